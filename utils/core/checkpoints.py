@@ -1,0 +1,154 @@
+"""A run's checkpoints: written whole or not at all, checksummed, pruned only afterwards.
+
+    checkpoints/step-00000200/state.pt        what `torch.save` made of the state
+    checkpoints/step-00000200/manifest.json   step, metric, size and sha256 of state.pt
+
+A checkpoint is written under a temporary name, flushed to the disk, checksummed from the disk, and renamed. A damaged
+one is reported and set aside, and the one before it is used. Leaves out what is in a state: any nest of dicts, lists,
+tensors, numbers and strings that `torch.load(weights_only=True)` accepts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """No usable checkpoint where one is needed."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk. `metric` is the validation metric it was judged by (lower is better), if it was."""
+
+    path: Path
+    step: int
+    metric: float | None
+
+    def verify(self) -> None:
+        """Raise `CheckpointError` unless state.pt is what its manifest says."""
+        manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        found = _sha256(self.path / "state.pt")
+        if found != manifest["sha256"]:
+            raise CheckpointError(f"{self.path}: sha256 is {found[:12]}, the manifest says {manifest['sha256'][:12]}")
+
+    def load(self, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+        """The verified state, on CPU unless told otherwise, wherever it was saved."""
+        import torch
+
+        self.verify()
+        return torch.load(self.path / "state.pt", map_location=map_location, weights_only=True)
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, folder: Path, *, keep_last: int = 2, keep_best: int = 1):
+        self.folder = folder
+        self.keep_last = keep_last
+        self.keep_best = keep_best
+
+    def save(self, step: int, state: dict[str, Any], metric: float | None = None) -> Checkpoint:
+        """Write a checkpoint, then prune. Raises OSError when the disk refuses; older checkpoints are then untouched."""
+        import torch
+
+        final = self._path(step)
+        temporary = self.folder / f".writing-{final.name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            with (temporary / "state.pt").open("wb") as file:
+                torch.save(state, file)
+                _flush(file)
+            manifest = {"step": step, "metric": metric, "bytes": (temporary / "state.pt").stat().st_size}
+            manifest["sha256"] = _sha256(temporary / "state.pt")
+            with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
+                json.dump(manifest, file)
+                _flush(file)
+            if final.exists():  # the same step, reached again after a resume
+                shutil.rmtree(final)
+            temporary.rename(final)
+            _flush_folder(self.folder)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise OSError(f"Checkpoint of step {step} was not written to {self.folder}: {error}") from error
+        self._prune()
+        return Checkpoint(final, step, metric)
+
+    def all(self) -> list[Checkpoint]:
+        """Complete checkpoints by step, unverified."""
+        found = []
+        for manifest in sorted(self.folder.glob("step-*/manifest.json")):
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+            found.append(Checkpoint(manifest.parent, facts["step"], facts["metric"]))
+        return found
+
+    def last(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies. Damaged ones above it are reported and renamed `*.damaged`."""
+        for checkpoint in reversed(self.all()):
+            if self._sound(checkpoint):
+                return checkpoint
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """The verified checkpoint of the lowest metric; the later one of two equals."""
+        judged = [checkpoint for checkpoint in self.all() if checkpoint.metric is not None]
+        return next(filter(self._sound, sorted(judged, key=lambda one: (one.metric, -one.step))), None)
+
+    def _sound(self, checkpoint: Checkpoint) -> bool:
+        try:
+            checkpoint.verify()
+        except (CheckpointError, OSError, ValueError) as error:
+            aside = checkpoint.path.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.path.rename(aside)
+            log.warning("Checkpoint of step %d is damaged (%s). It is set aside as %s.", checkpoint.step, error, aside.name)
+            return False
+        return True
+
+    def _prune(self) -> None:
+        everything = self.all()
+        judged = sorted((one for one in everything if one.metric is not None), key=lambda one: (one.metric, -one.step))
+        kept = {one.step for one in everything[-self.keep_last :] + judged[: self.keep_best]}
+        for checkpoint in everything:
+            if checkpoint.step not in kept:
+                shutil.rmtree(checkpoint.path, ignore_errors=True)
+        for aside in self.folder.glob("step-*.damaged"):
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Which device and which precision, and why; the measured matmul peak that utilisation is counted against."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A chosen device and precision, with the reason for each."""
+
+    device: torch.device
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products are computed in."""
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    def __str__(self) -> str:
+        return f"{self.device.type}, {self.precision} ({self.reason})"
+
+
+def choose(device: DeviceName = "auto", precision: PrecisionName = "auto") -> Compute:
+    """cuda, then mps, then cpu; bf16 where the hardware computes in it, else fp16 (scaled) on cuda, else fp32.
+
+    A device or precision that was asked for by name and is not there raises; nothing else is taken in its place.
+    """
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in present.items() if there)
+        why = {"cuda": "a CUDA GPU is here", "mps": "no CUDA, Apple's GPU is here", "cpu": "no GPU is here"}[device]
+    elif not present[device]:
+        here = ", ".join(name for name, there in present.items() if there)
+        raise ValueError(f"Device {device!r} was asked for, but this machine has: {here}. Use one of them or 'auto'.")
+    else:
+        why = f"{device} was asked for"
+    fast, reason = _bf16(device)
+    if precision == "auto":
+        precision = "bf16" if fast else "fp16" if device == "cuda" else "fp32"
+    elif precision == "fp16" and device != "cuda":
+        raise ValueError(f"Precision fp16 needs a CUDA GPU; on {device} use fp32, bf16 or 'auto'.")
+    else:
+        reason = f"{precision} was asked for; {reason}"
+    return Compute(torch.device(device), precision, f"{why}; {reason}")
+
+
+def _bf16(device: str) -> tuple[bool, str]:
+    """Whether products in bf16 run on bf16 hardware, and how that is known."""
+    import torch
+
+    if device == "cuda":
+        major = torch.cuda.get_device_capability()[0]
+        name = torch.cuda.get_device_name()
+        return major >= 8, f"{name} has bf16 units" if major >= 8 else f"{name} (before Ampere) has no bf16 units"
+    if device == "mps":
+        return False, "fp32 is the precision our tests cover on Apple's GPU"
+    flags = _cpu_flags()
+    unit = next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), None)
+    return unit is not None, f"the CPU has {unit}" if unit else f"this {platform.machine()} CPU has no bf16 units"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return set(next((line for line in file if line.startswith("flags")), "").split())
+    except OSError:
+        return set()
+
+
+@functools.cache
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second in a large square matmul, measured here and now (best of five)."""
+    import torch
+
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype) for _ in "ab")
+    best = float("inf")
+    for _ in range(6):  # the first one warms up
+        _synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def _synchronize(device: torch.device) -> None:
+    import torch
+
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()

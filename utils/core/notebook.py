@@ -1,0 +1,136 @@
+"""What a notebook needs from where it runs: packages, settings, secrets, storage. The only place that knows of Colab.
+
+Leaves out a prompt of any kind: *Run all* asks nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVE = Path("/content/drive")
+
+
+def in_colab() -> bool:
+    """Whether this kernel is Colab's. An empty `google.colab` namespace on the path is not enough to say so."""
+    if "google.colab" in sys.modules:
+        return getattr(sys.modules["google.colab"], "__file__", None) is not None
+    try:
+        spec = importlib.util.find_spec("google.colab")
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def setup(requirements: str = "requirements-colab.txt") -> None:
+    """On Colab, install what it lacks; anywhere, send this package's warnings to the cell's output.
+
+    Packages already there (torch, numpy, pandas, ...) are held by a constraints file at the versions they have, so
+    nothing loaded is replaced and the runtime need not restart.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stdout)
+    logging.getLogger("utils").setLevel(logging.INFO)
+    if in_colab():
+        install(ROOT / requirements)
+
+
+def install(requirements: Path) -> None:
+    """pip-install a requirements file under constraints made from the installed set. Raises when pip fails."""
+    wanted = [line for line in requirements.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    if not wanted:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder) / "constraints.txt"
+        held.write_text(constraints())
+        command = [sys.executable, "-m", "pip", "install", "-q", "-r", str(requirements), "-c", str(held)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pip could not install {', '.join(wanted)} beside what is here:\n{done.stdout}{done.stderr}")
+    importlib.invalidate_caches()
+
+
+def constraints() -> str:
+    """`name==version` for every installed package, one a line."""
+    lines = {f"{dist.metadata['Name']}=={dist.version}" for dist in metadata.distributions() if dist.metadata["Name"]}
+    return "\n".join(sorted(lines)) + "\n"
+
+
+class Settings:
+    """A form's values as attributes; shows itself as a table."""
+
+    def __init__(self, values: dict[str, Any]):
+        self.__dict__.update(values)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><code>{name}</code></td><td>{html.escape(str(value)) or '(as in the recipe)'}</td></tr>"
+            for name, value in vars(self).items()
+        )
+        return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name} = {value!r}" for name, value in vars(self).items())
+
+
+def form(**values: str | bool | int | float) -> Settings:
+    """The form's values, each replaced by the environment's `NB_<NAME>` where set, read as the default's type.
+
+    An `NB_` variable that no field answers to, or a text that is no such number, raises.
+    """
+    known = {f"NB_{name.upper()}": name for name in values}
+    for variable, text in os.environ.items():
+        if not variable.startswith("NB_"):
+            continue
+        if variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"this notebook has: {', '.join(known)}."
+            raise ValueError(f"{variable} is set, but this notebook's form has no such setting; {hint}")
+        values[known[variable]] = _parse(variable, text, type(values[known[variable]]))
+    return Settings(values)
+
+
+def _parse(variable: str, text: str, kind: type) -> str | bool | int | float:
+    if kind is bool:
+        if text.lower() not in ("0", "1", "false", "true"):
+            raise ValueError(f"{variable}={text!r}: expected true or false.")
+        return text.lower() in ("1", "true")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{variable}={text!r}: expected a value of type {kind.__name__}.") from None
+
+
+def storage(place: str) -> Path:
+    """The folder that runs go to: a path, or "drive" for Google Drive (mounted now; Colab only)."""
+    if place != "drive":
+        return Path(place).expanduser().resolve()
+    if not in_colab():
+        raise ValueError('storage="drive" mounts Google Drive, which only Colab can do; here, name a folder instead.')
+    from google.colab import drive
+
+    drive.mount(str(DRIVE))
+    return DRIVE / "MyDrive" / "run-all"
+
+
+def secret(name: str) -> str | None:
+    """A secret from the environment, then from Colab's secrets, else None. It is never printed or asked for."""
+    if os.environ.get(name):
+        return os.environ[name]
+    if not in_colab():
+        return None
+    from google.colab import userdata
+
+    try:
+        return userdata.get(name)
+    except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
+        return None

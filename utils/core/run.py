@@ -1,0 +1,177 @@
+"""A `Run` is one folder: config, environment, metrics, checkpoints, figures, predictions, report.
+
+    runs/shakespeare-20260801-101500-3f9a2c/
+      config.yaml  env_stamp.json  metrics.jsonl  checkpoints/  tb/  figures/  predictions/  export/
+      report.md  RETENTION.txt
+
+Its id is given once and kept through every resume; a branch gets its own and names its parent. `metrics.jsonl` is
+the truth about the curves, and everything that draws them is made from it. Leaves out any registry: a view over
+several runs is computed from their folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from utils.core import jsonl, repro
+from utils.core.config import Config
+
+if TYPE_CHECKING:
+    import pandas
+    from filelock import FileLock
+    from matplotlib.figure import Figure
+
+STAMP = "env_stamp.json"
+FOLDERS = ("checkpoints", "tb", "figures", "predictions", "export")
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be made, opened or used; the message says what to do."""
+
+
+class Run:
+    """One experiment's folder. Make it with `create`, `start` or `branch`; take it up again with `open`."""
+
+    def __init__(self, path: Path, stamp: dict[str, Any]):
+        self.path = path
+        self.id: str = stamp["run_id"]
+        self.name: str = stamp["name"]
+        self.parent_id: str | None = stamp["parent_id"]
+
+    @classmethod
+    def create(cls, root: str | Path, name: str, config: Config, *, parent_id: str | None = None) -> Run:
+        """A new folder `<name>-<id>` under `root` (made if missing), stamped with the config and the environment."""
+        if not re.fullmatch(r"[\w][\w.-]*", name):
+            raise RunError(f"Run name {name!r}: expected letters, digits, '_', '-' and '.' only.")
+        run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        path = Path(root).expanduser().resolve() / f"{name}-{run_id}"
+        path.mkdir(parents=True)  # an id that exists already is an error, never shared
+        for folder in FOLDERS:
+            (path / folder).mkdir()
+        config.save(path / "config.yaml")
+        stamp = {
+            "run_id": run_id,
+            "name": name,
+            "parent_id": parent_id,
+            "config_hash": config.fingerprint(),
+            "created": repro.now(),
+            "sessions": [],
+            **repro.environment(),
+        }
+        run = cls(path, stamp)
+        (path / "RETENTION.txt").write_text(_RETENTION.format(path=path, run_id=run_id), encoding="utf-8")
+        run._write_stamp(stamp)  # last: a folder with a stamp is a whole run
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in a folder. Raises `RunError` where there is none."""
+        path = Path(path).expanduser().resolve()
+        if not (path / STAMP).is_file():
+            raise RunError(f"No run at {path}; expected a folder with {STAMP} and config.yaml in it.")
+        return cls(path, json.loads((path / STAMP).read_text(encoding="utf-8")))
+
+    @classmethod
+    def start(cls, root: str | Path, name: str, config: Config, *, resume: str = "auto") -> Run:
+        """The newest run of this name and config under `root` (`resume="auto"`), or a new one (also: `"never"`).
+
+        So the same notebook cell, run again after a disconnect, takes up its own run.
+        """
+        if resume not in ("auto", "never"):
+            raise RunError(f"resume={resume!r}: expected 'auto' or 'never'.")
+        found = [run for run in cls.all(root) if run.name == name and run.stamp["config_hash"] == config.fingerprint()]
+        return found[-1] if found and resume == "auto" else cls.create(root, name, config)
+
+    @classmethod
+    def all(cls, root: str | Path) -> list[Run]:
+        """The runs directly under `root`, oldest first."""
+        stamps = Path(root).expanduser().glob(f"*/{STAMP}")
+        return sorted((cls.open(stamp.parent) for stamp in stamps), key=lambda run: run.id)
+
+    def branch(self, config: Config, name: str | None = None) -> Run:
+        """A new run beside this one, with its own id, that names this one as its parent."""
+        return Run.create(self.path.parent, name or self.name, config, parent_id=self.id)
+
+    # What is in the folder
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        return json.loads((self.path / STAMP).read_text(encoding="utf-8"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples_file(self) -> Path:
+        return self.path / "predictions" / "samples.jsonl"
+
+    def metrics(self) -> pandas.DataFrame:
+        """One row a step (the index, strictly increasing), one column a metric; NaN where none was logged."""
+        import pandas
+
+        rows: dict[int, dict[str, Any]] = {}
+        for record in jsonl.read(self.metrics_file):
+            rows.setdefault(record["step"], {}).update(record)
+        frame = pandas.DataFrame(list(rows.values()), columns=None if rows else ["step"])
+        return frame.drop(columns=["time"], errors="ignore").set_index("step").sort_index()
+
+    def save_figure(self, figure: Figure, name: str) -> Path:
+        path = self.path / "figures" / f"{name}.png"
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+        return path
+
+    # What a session does to it
+
+    def lock(self) -> FileLock:
+        """Held while a process writes the run; the system lets it go when that process dies."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            return lock.acquire(timeout=0).lock
+        except Timeout:
+            raise RunError(f"{self.path.name} is being written by another process; wait for it or stop it.") from None
+
+    def begin_session(self, step: int, **facts: Any) -> None:
+        """Note that a process takes up the run at `step`: cut back what a lost session wrote after its checkpoint."""
+        jsonl.cut(self.metrics_file, step)
+        jsonl.cut(self.samples_file, step)
+        stamp = self.stamp
+        stamp["sessions"].append({"started": repro.now(), "from_step": step, **facts, **repro.environment(packages=False)})
+        self._write_stamp({**stamp, **facts})
+
+    def _write_stamp(self, stamp: dict[str, Any]) -> None:
+        temporary = self.path / f"{STAMP}.tmp"
+        temporary.write_text(json.dumps(stamp, indent=2, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, self.path / STAMP)
+
+    def __repr__(self) -> str:
+        return f"Run({self.path})"
+
+
+_RETENTION = """\
+Run {run_id}, at {path}
+
+How long: nothing here is deleted by the project except surplus checkpoints; the folder stays until you remove it.
+On Colab, a folder under /content is erased with the runtime: choose Google Drive as storage to keep it.
+
+What:
+  config.yaml, env_stamp.json, metrics.jsonl   kept for the life of the run; small
+  checkpoints/    the newest (train.keep_last) and the best (train.keep_best), each with a sha256; older ones are
+                  removed only after a newer one is safely written
+  tb/             TensorBoard event files, rewritten from metrics.jsonl when the run is resumed
+  figures/, predictions/, export/, report.md   rewritten by later stages of the same run
+"""

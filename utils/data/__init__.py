@@ -1,0 +1,1 @@
+"""Floor 1: corpora, tokenizers and the batches made from them."""

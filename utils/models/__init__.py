@@ -1,0 +1,1 @@
+"""Floor 1: transformer blocks, the models made from them, and generation."""
