@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
+    from lightning_fabric import Fabric
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -58,6 +60,22 @@ def choose(device: DeviceName = "auto", precision: PrecisionName = "auto") -> Co
     else:
         reason = f"{precision} was asked for; {reason}"
     return Compute(torch.device(device), precision, f"{why}; {reason}")
+
+
+def make_fabric(compute: Compute) -> Fabric:
+    """Lightning Fabric on that device and precision; data-parallel where `torch.distributed.run` started us."""
+    from lightning_fabric import Fabric
+
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator=compute.device.type,
+        devices=local,
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[compute.precision],
+    )
+    fabric.launch()
+    return fabric
 
 
 def _bf16(device: str) -> tuple[bool, str]:

@@ -11,10 +11,13 @@ several runs is computed from their folders.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +29,9 @@ from utils.core.config import Config
 
 if TYPE_CHECKING:
     import pandas
-    from filelock import FileLock
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 STAMP = "env_stamp.json"
 FOLDERS = ("checkpoints", "tb", "figures", "predictions", "export")
 
@@ -135,15 +138,22 @@ class Run:
 
     # What a session does to it
 
-    def lock(self) -> FileLock:
-        """Held while a process writes the run; the system lets it go when that process dies."""
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Held by the one process that writes the run; the system lets it go when that process dies."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / ".lock")
         try:
-            return lock.acquire(timeout=0).lock
+            lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"{self.path.name} is being written by another process; wait for it or stop it.") from None
+        except NotImplementedError:
+            log.warning("%s cannot be locked on this file system; do not train it twice at once.", self.path.name)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin_session(self, step: int, **facts: Any) -> None:
         """Note that a process takes up the run at `step`: cut back what a lost session wrote after its checkpoint."""

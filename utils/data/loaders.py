@@ -42,8 +42,8 @@ class DataConfig(CorpusConfig):
 
     @model_validator(mode="after")
     def _shares(self):
-        if abs(sum(self.splits) - 1) > 1e-6 or min(self.splits) < 0 or self.splits[0] == 0:
-            raise ValueError(f"splits {self.splits} must be shares >= 0 that add up to 1, with a training share above 0")
+        if abs(sum(self.splits) - 1) > 1e-6 or min(self.splits) < 0 or 0 in self.splits[:2]:
+            raise ValueError(f"splits {self.splits} must add up to 1; only the test share may be 0")
         return self
 
 
@@ -118,8 +118,8 @@ class TextData:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal tokens in equal splits; a resumed run checks it."""
-        return self.metadata["fingerprint"]
+        """Equal for equal tokens in equal splits and rows; a resumed run checks it."""
+        return f"{self.metadata['fingerprint']}/{self.train.block_size}"
 
     def _repr_html_(self) -> str:
         rows = "".join(

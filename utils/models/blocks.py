@@ -1,0 +1,209 @@
+"""Transformer blocks: attention, feed-forward, norms and positions, from which every model here is made.
+
+Pre-norm (Xiong et al. 2020). Shapes: B rows, T queries, S keys, C width, nh heads, nkv key/value heads, hs = C / nh.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from utils.core.config import Config
+
+
+class TransformerConfig(Config):
+    """The shape of a transformer."""
+
+    vocab_size: int | None = Field(None, ge=1)
+    """entries of the embedding; None: the tokenizer's"""
+    context_length: int | None = Field(None, ge=1)
+    """tokens a model sees at once; None: data.block_size"""
+    num_layers: int = Field(4, ge=1)
+    """blocks"""
+    num_heads: int = Field(4, ge=1)
+    """attention heads"""
+    num_kv_heads: int | None = Field(None, ge=1)
+    """key/value heads, shared by groups of heads (grouped-query attention); None: as many as heads"""
+    width: int = Field(128, ge=1)
+    """size of the residual stream"""
+    mlp_ratio: float = Field(4.0, gt=0)
+    """hidden size of the feed-forward, over the width"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """dropped share of the embeddings, attention weights and block outputs"""
+    positions: Literal["learned", "sinusoidal", "rotary", "alibi"] = "rotary"
+    """how the order of tokens enters"""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """normalisation before each sub-layer"""
+    activation: Literal["gelu", "swiglu", "relu2"] = "gelu"
+    """non-linearity of the feed-forward (swiglu has two thirds of the hidden size, for equal parameters)"""
+    bias: bool = False
+    """biases in linear layers and norms"""
+    tie_embeddings: bool = True
+    """one matrix for the input embedding and the output head"""
+
+    @model_validator(mode="after")
+    def _divisible(self):
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.kv_heads}")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ValueError(f"rotary positions need an even head size, not {self.width} / {self.num_heads}")
+        return self
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.num_heads
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, (B, nkv, capacity, hs) a layer; for generation."""
+
+    def __init__(self, num_layers: int, capacity: int):
+        self.capacity = capacity
+        self.length = 0
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, nkv, T, hs) after what is there; all S = length + T so far. The model moves `length` on."""
+        if self.layers[layer] is None:
+            B, nkv, _, hs = k.shape
+            self.layers[layer] = k.new_empty(B, nkv, self.capacity, hs), v.new_empty(B, nkv, self.capacity, hs)
+        keys, values = self.layers[layer]
+        end = self.length + k.shape[2]
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
+        return keys[:, :, :end], values[:, :, :end]
+
+
+class Attention(nn.Module):
+    """Multi-head or grouped-query self-attention (Vaswani et al. 2017; Ainslie et al. 2023)."""
+
+    def __init__(self, config: TransformerConfig, *, causal: bool):
+        super().__init__()
+        self.num_heads, self.kv_heads, self.head_size = config.num_heads, config.kv_heads, config.head_size
+        self.causal, self.dropout = causal, config.dropout
+        self.qkv = nn.Linear(config.width, (self.num_heads + 2 * self.kv_heads) * self.head_size, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """`x` (B, T, C). `mask` broadcasts to (B, nh, T, S): False or -inf hides a key; None leaves it to `causal`."""
+        B, T, C = x.shape
+        heads = [self.num_heads, self.kv_heads, self.kv_heads]
+        qkv = self.qkv(x).view(B, T, sum(heads), self.head_size).transpose(1, 2)
+        q, k, v = qkv.split(heads, dim=1)  # (B, nh, T, hs), (B, nkv, T, hs) twice
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, nkv, S, hs)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and mask is None and T > 1,
+            enable_gqa=self.kv_heads != self.num_heads,
+        )  # (B, nh, T, hs)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a non-linearity; SwiGLU (Shazeer 2020) has a gate beside the first."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.gated = config.activation == "swiglu"
+        self.activation = config.activation
+        hidden = int(config.mlp_ratio * config.width)
+        if self.gated:
+            hidden = max(8, round(hidden * 2 / 3 / 8) * 8)
+        self.up = nn.Linear(config.width, hidden * (1 + self.gated), bias=config.bias)
+        self.out = nn.Linear(hidden, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        elif self.activation == "relu2":
+            x = F.relu(x).square()  # So et al. 2021
+        else:
+            x = F.gelu(x)
+        return self.out(x)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: TransformerConfig, *, causal: bool):
+        super().__init__()
+        self.norm_attention, self.attention = make_norm(config), Attention(config, causal=causal)
+        self.norm_feed_forward, self.feed_forward = make_norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, **context) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), **context))
+        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    return nn.RMSNorm(config.width) if config.norm == "rmsnorm" else nn.LayerNorm(config.width, bias=config.bias)
+
+
+def init_weights(model: nn.Module, num_layers: int) -> None:
+    """Normal(0, 0.02), the projections back into the residual stream by 1 / sqrt(2 layers) smaller (GPT-2)."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * num_layers) if name.endswith("out.weight") else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+# Positions
+
+
+def rotary_table(positions: int, head_size: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """cos and sin of rotary positions (Su et al. 2021), each (positions, hs): angle t / base^(2i / hs), halves repeated."""
+    frequency = base ** -(torch.arange(0, head_size, 2) / head_size)
+    angle = torch.outer(torch.arange(positions), frequency).repeat(1, 2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i + hs/2}) of (B, nh, T, hs) by its position's angle."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+
+
+def sinusoidal_table(positions: int, width: int) -> Tensor:
+    """(positions, C): sines and cosines of geometric wavelengths (Vaswani et al. 2017, section 3.5)."""
+    frequency = 10000.0 ** -(torch.arange(0, width, 2) / width)
+    angle = torch.outer(torch.arange(positions), frequency)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :width]
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """(nh,) slopes of ALiBi (Press et al. 2022): 2^(-8i/n) for n a power of two, the odd ones of 2n for the rest."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
+    return torch.tensor(slopes)

@@ -1,0 +1,142 @@
+"""Generation from a causal language model: greedy or sampled, one prompt or a batch, cached.
+
+Past the context length the window slides: each further token is predicted from the last `context_length` tokens,
+read afresh. An empty prompt starts from the tokenizer's `start_id`, which is not part of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from utils.core.config import Config
+from utils.models.transformer import GPT
+
+if TYPE_CHECKING:
+    from utils.data.tokenizers import Tokenizer
+
+
+class SamplingConfig(Config):
+    """How the next token is chosen."""
+
+    max_new_tokens: int = Field(200, ge=0)
+    """tokens to add"""
+    temperature: float = Field(0.8, ge=0)
+    """divides the logits; 0 takes the likeliest token (greedy)"""
+    top_k: int | None = Field(None, ge=1)
+    """keep only the k likeliest tokens"""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """keep the fewest likeliest tokens whose probabilities reach p (nucleus, Holtzman et al. 2020)"""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """divides positive logits of tokens already there, multiplies negative ones (Keskar et al. 2019); 1: off"""
+    stop: tuple[str, ...] = ()
+    """texts that end the result, and are left off it"""
+
+
+def generate(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: str | Sequence[str],
+    config: SamplingConfig = SamplingConfig(),
+    *,
+    seed: int = 0,
+) -> str | list[str]:
+    """The continuation of a prompt, or of each of several (without the prompts). Equal seeds give equal texts."""
+    if isinstance(prompts, str):
+        return generate(model, tokenizer, [prompts], config, seed=seed)[0]
+    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.start_id] for prompt in prompts]
+    longest = max(len(row) for row in ids)
+    device = next(model.parameters()).device
+    input_ids = torch.zeros(len(ids), longest, dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(ids):  # padded on the left
+        input_ids[row, longest - len(prompt) :] = torch.as_tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    generator = torch.Generator(device).manual_seed(seed)
+    texts: list[str] = [""] * len(ids)
+    done = [False] * len(ids)
+    tokens: list[Tensor] = []
+    for token in stream(model, input_ids.to(device), mask.to(device), config, generator=generator):
+        tokens.append(token)
+        if not config.stop:
+            continue
+        for row, finished in enumerate(done):
+            if not finished:
+                texts[row], done[row] = _until_stop(tokenizer.decode([t[row] for t in tokens]), config.stop)
+        if all(done):
+            break
+    if not config.stop and tokens:
+        texts = [tokenizer.decode(row) for row in torch.stack(tokens, dim=1).tolist()]
+    return texts
+
+
+@torch.no_grad()
+def stream(
+    model: GPT,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    config: SamplingConfig = SamplingConfig(),
+    *,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+):
+    """Yield the new tokens, (B,) at a time. `input_ids` (B, T) are padded on the left, as `attention_mask` says."""
+    context = model.config.context_length
+    mode = model.training
+    model.eval()
+    try:
+        ids = input_ids
+        mask = attention_mask if attention_mask is not None and not bool(attention_mask.all()) else None
+        there = torch.ones_like(ids) if mask is None else mask
+        seen = torch.zeros(len(ids), model.config.vocab_size, dtype=torch.long, device=ids.device)
+        seen = seen.scatter_add_(1, ids, there) > 0  # (B, V)
+        cache = model.new_cache() if use_cache and ids.shape[1] < context else None
+        for _ in range(config.max_new_tokens):
+            window = slice(-context, None)
+            if cache is not None and ids.shape[1] <= context:
+                logits = model(ids[:, cache.length :], mask, cache)
+            else:
+                logits = model(ids[:, window], None if mask is None else mask[:, window])
+            token = choose(logits[:, -1].float(), seen, config, generator)  # (B,)
+            yield token
+            ids = torch.cat((ids, token[:, None]), dim=1)
+            if mask is not None:
+                mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
+            seen.scatter_(1, token[:, None], True)
+    finally:
+        model.train(mode)
+
+
+def choose(logits: Tensor, seen: Tensor, config: SamplingConfig, generator: torch.Generator | None) -> Tensor:
+    """One token a row (B,) from logits (B, V). `seen` (B, V) marks the tokens that the penalty is for."""
+    if config.repetition_penalty != 1:
+        penalised = torch.where(logits > 0, logits / config.repetition_penalty, logits * config.repetition_penalty)
+        logits = torch.where(seen, penalised, logits)
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(filtered(logits, config).softmax(-1), 1, generator=generator).squeeze(1)
+
+
+def filtered(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Logits (B, V) over the temperature, with -inf for what top-k, then top-p, leave out."""
+    logits = logits / config.temperature
+    if config.top_k is not None:
+        floor = logits.topk(min(config.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < floor, float("-inf"))
+    if config.top_p is not None:
+        ordered, order = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities  # of the likelier ones
+        dropped = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= config.top_p)
+        logits = logits.masked_fill(dropped, float("-inf"))
+    return logits
+
+
+def _until_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before the earliest stop string, and whether there was one."""
+    found = [place for place in (text.find(stop) for stop in stops) if place >= 0]
+    return (text[: min(found)], True) if found else (text, False)

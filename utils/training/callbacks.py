@@ -1,0 +1,72 @@
+"""What accompanies the loop: signals, the progress bar, printed samples."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from utils.core import jsonl
+from utils.models.generate import SamplingConfig, generate
+
+if TYPE_CHECKING:
+    from utils.core.run import Run
+    from utils.data.tokenizers import Tokenizer
+
+Sampler = Callable[[nn.Module, int], str]
+
+
+class Interrupts:
+    """Holds back SIGINT and SIGTERM, so that a step is finished and saved before they act.
+
+    `received` is the signal, if one came; a second one acts at once. On leaving, the handlers are as before;
+    `deliver` then lets the signal act. Outside the main thread signals are not touched.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self.__exit__()
+            signal.raise_signal(number)
+        self.received = signal.Signals(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def deliver(self) -> None:
+        if self.received is not None:
+            signal.raise_signal(self.received)
+
+
+def progress_bar(total: int, done: int, *, disable: bool = False):
+    """A text bar on stdout, which every front end and a log can show."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, unit="step", file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5)
+
+
+def text_sampler(run: Run, tokenizer: Tokenizer, config: SamplingConfig, prompt: str = "\n") -> Sampler:
+    """A sampler that continues `prompt`, and keeps each text in the run's predictions/samples.jsonl."""
+
+    def sample(model: nn.Module, step: int) -> str:
+        text = generate(model, tokenizer, prompt, config, seed=step)
+        jsonl.append(run.samples_file, {"step": step, "prompt": prompt, "text": text})
+        return text
+
+    return sample

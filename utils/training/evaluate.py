@@ -1,0 +1,43 @@
+"""Evaluation of an objective over a split, without touching the model's mode or the generators."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from utils.core.device import choose, make_fabric
+from utils.training.config import TrainConfig
+from utils.training.metrics import WeightedMeans, language_metrics
+from utils.training.objectives import Objective, count_targets
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, objective: Objective, split: Any, config: TrainConfig, *, fabric: Fabric | None = None
+) -> dict[str, float]:
+    """Means of the objective's values over every target of `split` (or `config.eval_batches` batches of it).
+
+    For a split of text (one with `units`) also perplexity and bits per character and byte. Several processes share the
+    batches, and all get the result.
+    """
+    fabric = fabric or make_fabric(choose(config.device, config.precision))
+    rows = config.eval_batch_size or 4 * (config.micro_batch_size or config.batch_size)
+    mode = model.training
+    model.to(fabric.device).eval()
+    means = WeightedMeans()
+    try:
+        batches = islice(split.batches(rows), fabric.global_rank, config.eval_batches, fabric.world_size)
+        for batch in batches:
+            with fabric.autocast():
+                values = objective(model, fabric.to_device(batch), 0)
+            means.update(values, count_targets(batch))
+    finally:
+        model.train(mode)
+    result = means.compute(fabric)
+    return language_metrics(result, split.units) if hasattr(split, "units") else result

@@ -1,0 +1,393 @@
+"""The training loop: step-based, on Lightning Fabric, resumed exactly.
+
+`fit` trains until the last step, through any number of interruptions: called again on the same run it takes up the
+newest sound checkpoint, in mid-epoch, and the steps that follow are those of a run that never stopped. Fabric gives the
+device, precision and data parallelism; the loop is our own because resuming has to replay no batch and skip none.
+
+The gradient of a step is that of the mean loss over all targets of its batch, however the batch is cut into
+micro-batches or spread over processes. Leaves out what is learned (`objectives`) and from what (`data`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.core import repro
+from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.device import Compute, choose, make_fabric
+from utils.core.run import Run, RunError
+from utils.core.tracking import Tracking
+from utils.training.callbacks import Interrupts, Sampler, progress_bar
+from utils.training.config import TrainConfig
+from utils.training.evaluate import evaluate
+from utils.training.objectives import IGNORED, Batch, Objective, count_targets, micro_batches, shard
+from utils.training.optim import learning_rate, make_optimizer
+from utils.training.speed import Speed
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 30.0
+
+
+class Split(Protocol):
+    """Batches in an order that is a function of (seed, epoch). `units`, if there, is as in `TokenBlocks`."""
+
+    def num_batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> int: ...
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]: ...
+
+
+class Data(Protocol):
+    """What a model is trained on. `fingerprint` says which data it is: a resumed run must find the same."""
+
+    train: Split
+    validation: Split
+    fingerprint: str
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the weights are as before the step."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved with each checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    """batches of the epoch that are done"""
+    targets: int = 0
+    """targets learned from so far"""
+    best: float = math.inf
+    """lowest validation loss"""
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    finished: str = ""
+    """why training ended; empty while it goes on"""
+
+
+@dataclass
+class Result:
+    """What `fit` leaves. `weights_step` is the step whose weights the model holds."""
+
+    run: Run
+    progress: Progress
+    weights_step: int
+    validation: dict[str, float] = field(default_factory=dict)
+    """metrics of the last evaluation of this session; empty where the run was complete already"""
+
+    def __str__(self) -> str:
+        done = self.progress
+        return (
+            f"{done.finished}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss"
+            f" {done.best:.4f} at step {done.best_step}; the model holds the weights of step {self.weights_step}."
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    data: Data,
+    run: Run,
+    config: TrainConfig,
+    *,
+    sample: Sampler | None = None,
+    parent: Checkpoint | None = None,
+    fabric: Fabric | None = None,
+) -> Result:
+    """Train `model` in place until `config` says it is done, or take up where `run` stopped.
+
+    `sample(model, step)` gives a text to print every `config.sample_every` steps. A branch starts from the state in
+    `parent`. Raises `NonFiniteError` before a step that would spoil the weights, and `RunError` where the run was
+    trained with other settings or other data.
+    """
+    compute = choose(config.device, config.precision)
+    fabric = fabric or make_fabric(compute)
+    with contextlib.ExitStack() as stack:
+        if fabric.is_global_zero:
+            stack.enter_context(run.locked())
+        session = _Session(model, objective, data, run, config, compute, fabric)
+        interrupts = stack.enter_context(Interrupts())
+        newest = fabric.broadcast(session.checkpoints.last() if fabric.is_global_zero else None)
+        if newest is not None:
+            session.restore(newest)
+        elif parent is not None:
+            session.restore(parent, branch=True)
+        if not session.progress.finished:
+            session.train(sample, interrupts, stack)
+        if session.progress.finished:
+            session.keep_best_weights()
+    interrupts.deliver()
+    return Result(run, session.progress, session.weights_step, session.validation)
+
+
+class _Session:
+    """One process's part in a run, from taking it up to stopping."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        data: Data,
+        run: Run,
+        config: TrainConfig,
+        compute: Compute,
+        fabric: Fabric,
+    ):
+        self.model, self.objective, self.data, self.run, self.config = model, objective, data, run, config
+        self.compute, self.fabric = compute, fabric
+        self.progress = Progress()
+        self.validation: dict[str, float] = {}
+        self.evaluated_at = -1
+        self.weights_step = 0
+        self.saved_at = self.tried_at = time.monotonic()
+        self.refused = False  # by the disk, the last time
+        self.checkpoints = Checkpoints(run.path / "checkpoints", keep_last=config.keep_last, keep_best=config.keep_best)
+        self.total = config.max_steps or sum(
+            data.train.num_batches(config.batch_size, seed=config.seed, epoch=epoch) for epoch in range(config.max_epochs)
+        )
+        repro.seed_everything(config.seed + fabric.global_rank, deterministic=config.deterministic)
+        self.optimizer = make_optimizer(model, config, compute.device, compute.precision)
+        compiled = torch.compile(model) if config.compile else model
+        # The wrapped pair takes the training steps; evaluation, sampling and checkpoints use the model itself.
+        self.train_model, self.train_optimizer = fabric.setup(compiled, self.optimizer)
+
+    # Training
+
+    def train(self, sample: Sampler | None, interrupts: Interrupts, stack: contextlib.ExitStack) -> None:
+        config, progress, main = self.config, self.progress, self.fabric.is_global_zero
+        tracking = None
+        if main:
+            self.run.begin_session(
+                progress.step, seed=config.seed, device=str(self.compute.device), precision=self.compute.precision,
+                processes=self.fabric.world_size,
+            )  # fmt: skip
+            tracking = Tracking(self.run, config.trackers)
+            stack.callback(tracking.close)
+            log.info("%s from step %d of %d on %s", self.run.path.name, progress.step, self.total, self.compute)
+        bar = stack.enter_context(contextlib.closing(progress_bar(self.total, progress.step, disable=not main)))
+        speed = Speed(self.model, self.objective, self.data.train, config, self.fabric) if main else None
+        self.train_model.train()
+        for batch in self._batches():
+            rate = learning_rate(progress.step, self.total, config)
+            start = time.perf_counter()
+            metrics, stop = self._step(batch, rate, interrupts.received is not None)
+            seconds = time.perf_counter() - start
+            last = progress.step == self.total
+            if last:
+                progress.finished = f"complete after {progress.step} steps"
+            if main:
+                speed.add(count_targets(batch), seconds)
+            if main and (progress.step % config.log_every == 0 or progress.step == 1 or last):
+                metrics |= {"lr": rate, "epoch": progress.epoch, **speed.take()}
+                tracking.log(progress.step, {f"train/{name}": value for name, value in metrics.items()})
+                bar.set_postfix_str(self._postfix(metrics), refresh=False)
+            bar.update()
+            improved = False
+            if progress.step % config.eval_every == 0 or last:
+                improved = self._evaluate(tracking)
+            if main and sample and config.sample_every and (progress.step % config.sample_every == 0 or last):
+                with repro.preserved_rng():
+                    bar.write(f"step {progress.step}:\n{sample(self.model, progress.step)}\n")
+            self._checkpoint(improved, final=stop or bool(progress.finished))
+            if progress.finished or stop:
+                break
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Global batches from where training stands, epoch after epoch; each counts as done once it is handed out."""
+        config, progress = self.config, self.progress
+        while True:
+            for batch in self.data.train.batches(
+                config.batch_size, seed=config.seed, epoch=progress.epoch, start=progress.batch
+            ):
+                progress.batch += 1
+                yield batch
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+
+    def _step(self, batch: Batch, rate: float, stop: bool) -> tuple[dict[str, float], bool]:
+        """One update from one global batch. Returns its mean metrics, and whether any process was told to stop."""
+        total = count_targets(batch)
+        if total == 0:
+            raise ValueError(f"{self._where()} has no targets: every label is {IGNORED}.")
+        own = shard(batch, self.fabric.global_rank, self.fabric.world_size)
+        parts = micro_batches(own, self.config.micro_batch_size)
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            weight = count_targets(part) / total
+            part = self.fabric.to_device(part)
+            waiting = index < len(parts) - 1
+            with self.fabric.no_backward_sync(self.train_model, enabled=waiting):
+                means = self.objective(self.train_model, part, self.progress.step)
+                # Processes average their gradients, so each weights its share by their number.
+                self.fabric.backward(means["loss"] * (weight * self.fabric.world_size))
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() * weight
+        values = torch.stack([*map(torch.as_tensor, sums.values()), torch.tensor(float(stop), device=self.fabric.device)])
+        values = self.fabric.all_reduce(values, reduce_op="sum")
+        norm = self._clip()
+        *means, stops, norm = torch.cat((values, norm.reshape(1))).tolist()  # the step's one wait for the device
+        metrics = {**dict(zip(sums, means)), "grad_norm": norm}
+        scaled = self.compute.precision == "fp16"  # an infinite norm is then the scaler's to answer: it skips the step
+        if not math.isfinite(metrics["loss"]) or not (scaled or math.isfinite(norm)):
+            self.optimizer.zero_grad()
+            raise NonFiniteError(
+                f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in {self._where()}."
+                f" The weights are those of step {self.progress.step}. See the batch with next(data.train.batches("
+                f"{self.config.batch_size}, seed={self.config.seed}, epoch={self.progress.epoch}, start="
+                f"{self.progress.batch - 1})); a lower train.lr or fp32 often helps."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.train_optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.targets += total
+        self.weights_step = self.progress.step
+        return metrics, stops > 0
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients; their norm before it."""
+        limit = self.config.max_grad_norm or math.inf
+        return self.fabric.clip_gradients(
+            self.train_model, self.train_optimizer, max_norm=limit, error_if_nonfinite=False
+        )
+
+    def _where(self) -> str:
+        return f"batch {self.progress.batch - 1} of epoch {self.progress.epoch}"
+
+    def _postfix(self, metrics: dict[str, float]) -> str:
+        best = f" | best val {self.progress.best:.3f}" if self.progress.best < math.inf else ""
+        speed = f"{metrics['tokens_per_second']:,.0f} tok/s | MFU {metrics['mfu']:.0%}"
+        return f"loss {metrics['loss']:.3f}{best} | {speed}"
+
+    # Evaluation
+
+    def _evaluate(self, tracking: Tracking | None) -> bool:
+        """Evaluate, log, count towards early stopping. Returns whether this is among the best kept."""
+        progress, config = self.progress, self.config
+        with repro.preserved_rng():
+            self.validation = evaluate(self.model, self.objective, self.data.validation, config, fabric=self.fabric)
+        self.evaluated_at = progress.step
+        loss = self.validation["loss"]
+        if tracking is not None:
+            tracking.log(progress.step, {f"validation/{name}": value for name, value in self.validation.items()})
+        if loss < progress.best - config.min_delta:
+            progress.best, progress.best_step, progress.evaluations_since_best = loss, progress.step, 0
+        else:
+            progress.evaluations_since_best += 1
+            if config.patience and progress.evaluations_since_best >= config.patience and not progress.finished:
+                progress.finished = f"stopped early after {progress.step} steps"
+        if not self.fabric.is_global_zero:
+            return False
+        judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
+        return len(judged) < config.keep_best or loss < judged[config.keep_best - 1]
+
+    # Checkpoints
+
+    def _checkpoint(self, improved: bool, final: bool) -> None:
+        """Write one where it is due. A disk that refuses is reported and tried again; at the end it raises."""
+        config, step, now = self.config, self.progress.step, time.monotonic()
+        due = (
+            (improved or final)
+            or (config.checkpoint_every is not None and step % config.checkpoint_every == 0)
+            or (config.checkpoint_minutes is not None and now - self.saved_at >= 60 * config.checkpoint_minutes)
+            or (self.refused and now - self.tried_at >= RETRY_SECONDS)
+        )
+        if not self.fabric.broadcast(due):
+            return
+        state = self._state()
+        if not self.fabric.is_global_zero:
+            return
+        metric = self.validation["loss"] if self.evaluated_at == step else None
+        for attempt in range(3 if final else 1):
+            time.sleep(attempt)
+            self.tried_at = time.monotonic()
+            try:
+                self.checkpoints.save(step, state, metric)
+            except OSError as error:
+                self.refused = True
+                log.warning("%s Training goes on, and tries again.", error)
+            else:
+                self.saved_at, self.refused = self.tried_at, False
+                return
+        if final:
+            raise OSError(
+                f"The last checkpoint, of step {step}, could not be written to {self.checkpoints.folder}. The model in"
+                " memory holds its weights. Make room or bring the folder back, and run the same cell again: it goes on"
+                " from the newest checkpoint there."
+            )
+
+    def _state(self) -> dict[str, Any]:
+        """All that the next step depends on. A collective call: each process gives its generators' state."""
+        generators = [repro.rng_state()]
+        if self.fabric.world_size > 1:
+            generators = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(generators, repro.rng_state())
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"step": self.progress.step, "total": self.total, "lr": self.optimizer.param_groups[0]["lr"]},
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "rng": generators,
+            "progress": asdict(self.progress),
+            "config": self.config.model_dump(mode="json"),
+            "data": self.data.fingerprint,
+        }
+
+    def restore(self, checkpoint: Checkpoint, *, branch: bool = False) -> None:
+        """Put everything back as the checkpoint has it. A branch keeps its own settings, and may have other data."""
+        state = checkpoint.load()
+        if not branch:
+            self._check_same(state)
+        self.model.load_state_dict(state["model"])
+        own = [{name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own):
+            group.update(settings)  # ours are checked or meant to differ; `fused` may differ with the device
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if self.fabric.global_rank < len(state["rng"]):
+            repro.set_rng_state(state["rng"][self.fabric.global_rank])
+        self.progress = Progress(**state["progress"])
+        self.weights_step = self.progress.step
+        if branch:
+            self.progress.finished = ""
+            if state["data"] != self.data.fingerprint:
+                self.progress.epoch = self.progress.batch = 0
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        own, saved = self.config.arithmetic(), state["config"]
+        changed = [f"train.{name} was {saved.get(name)!r}, now {value!r}" for name, value in own.items() if saved.get(name) != value]
+        if changed:
+            raise RunError(
+                f"{self.run.path.name} was trained with other settings: {'; '.join(changed)}. Put them back to go on with"
+                " it, or make a branch of it (Run.branch, or: python -m utils resume RUN key=value)."
+            )
+        if state["data"] != self.data.fingerprint:
+            raise RunError(
+                f"{self.run.path.name} was trained on data {state['data']}, and this is {self.data.fingerprint}: the corpus,"
+                " its tokenizer or its splits have changed. Bring the data back, or start a new run."
+            )
+
+    def keep_best_weights(self) -> None:
+        """Leave the weights of the best evaluation in the model, if the config says so."""
+        best = self.checkpoints.best() if self.config.restore_best else None
+        if best is not None and best.step != self.weights_step:
+            self.model.load_state_dict(best.load()["model"])
+            self.weights_step = best.step
