@@ -1,1 +1,1 @@
-"""Run All: the tiered package behind the notebooks. Import what you need from its modules; this file imports nothing."""
+"""Run All: the package behind the notebooks. Import what you need from its modules; this file imports nothing."""

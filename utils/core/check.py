@@ -57,7 +57,9 @@ class Report:
     def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
         """Write `<name>.html` (one file, figures inside) and `<name>.json`."""
         page, data = Path(folder) / f"{name}.html", Path(folder) / f"{name}.json"
-        head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        head = (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        )
         page.write_text(f"{head}<title>{html.escape(self.title)}</title>{self._repr_html_()}</html>", encoding="utf-8")
         rows = [
             {

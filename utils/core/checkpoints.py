@@ -61,7 +61,7 @@ class Checkpoints:
         self.keep_best = keep_best
 
     def save(self, step: int, state: dict[str, Any], metric: float | None = None) -> Checkpoint:
-        """Write a checkpoint, then prune. Raises OSError when the disk refuses; older checkpoints are then untouched."""
+        """Write a checkpoint, then prune. Raises OSError when the disk refuses; older ones are then untouched."""
         import torch
 
         final = self._path(step)
@@ -114,7 +114,9 @@ class Checkpoints:
             aside = checkpoint.path.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.path.rename(aside)
-            log.warning("Checkpoint of step %d is damaged (%s). It is set aside as %s.", checkpoint.step, error, aside.name)
+            log.warning(
+                "Checkpoint of step %d is damaged (%s). It is set aside as %s.", checkpoint.step, error, aside.name
+            )
             return False
         return True
 

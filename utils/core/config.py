@@ -63,7 +63,9 @@ class Config(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td><code>{key}</code></td><td>{value}</td></tr>" for key, value in flatten(self.model_dump()))
+        rows = "".join(
+            f"<tr><td><code>{key}</code></td><td>{value}</td></tr>" for key, value in flatten(self.model_dump())
+        )
         return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import platform
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from utils.core.config import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +52,14 @@ def choose(device: DeviceName = "auto", precision: PrecisionName = "auto") -> Co
         why = {"cuda": "a CUDA GPU is here", "mps": "no CUDA, Apple's GPU is here", "cpu": "no GPU is here"}[device]
     elif not present[device]:
         here = ", ".join(name for name, there in present.items() if there)
-        raise ValueError(f"Device {device!r} was asked for, but this machine has: {here}. Use one of them or 'auto'.")
+        raise ConfigError(f"Device {device!r} was asked for, but this machine has: {here}. Use one of them or 'auto'.")
     else:
         why = f"{device} was asked for"
     fast, reason = _bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "fp16" if device == "cuda" else "fp32"
     elif precision == "fp16" and device != "cuda":
-        raise ValueError(f"Precision fp16 needs a CUDA GPU; on {device} use fp32, bf16 or 'auto'.")
+        raise ConfigError(f"Precision fp16 needs a CUDA GPU; on {device} use fp32, bf16 or 'auto'.")
     else:
         reason = f"{precision} was asked for; {reason}"
     return Compute(torch.device(device), precision, f"{why}; {reason}")
@@ -66,6 +69,7 @@ def make_fabric(compute: Compute) -> Fabric:
     """Lightning Fabric on that device and precision; data-parallel where `torch.distributed.run` started us."""
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # `Compute` says it, once
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator=compute.device.type,

@@ -55,4 +55,6 @@ def cut(path: Path, step: int) -> None:
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: a number that is not finite is written as null."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }

@@ -55,7 +55,9 @@ def install(requirements: Path) -> None:
         command = [sys.executable, "-m", "pip", "install", "-q", "-r", str(requirements), "-c", str(held)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"pip could not install {', '.join(wanted)} beside what is here:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(
+            f"pip could not install {', '.join(wanted)} beside what is here:\n{done.stdout}{done.stderr}"
+        )
     importlib.invalidate_caches()
 
 

@@ -37,7 +37,7 @@ FOLDERS = ("checkpoints", "tb", "figures", "predictions", "export")
 
 
 class RunError(RuntimeError):
-    """A run folder that cannot be made, opened or used; the message says what to do."""
+    """A run that cannot be made, opened or gone on with; the message says what to do."""
 
 
 class Run:
@@ -160,7 +160,9 @@ class Run:
         jsonl.cut(self.metrics_file, step)
         jsonl.cut(self.samples_file, step)
         stamp = self.stamp
-        stamp["sessions"].append({"started": repro.now(), "from_step": step, **facts, **repro.environment(packages=False)})
+        stamp["sessions"].append(
+            {"started": repro.now(), "from_step": step, **facts, **repro.environment(packages=False)}
+        )
         self._write_stamp({**stamp, **facts})
 
     def _write_stamp(self, stamp: dict[str, Any]) -> None:
@@ -170,6 +172,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.path})"
+
+    def _repr_html_(self) -> str:
+        rows = ""
+        for entry in sorted(self.path.iterdir()):
+            files = [file for file in entry.rglob("*") if file.is_file()] if entry.is_dir() else [entry]
+            size = sum(file.stat().st_size for file in files) / 1024
+            if size and not entry.name.startswith("."):
+                rows += f"<tr><td><code>{entry.name}</code></td><td>{len(files)}</td><td>{size:,.1f}</td></tr>"
+        return f"<p><code>{self.path}</code></p><table><tr><th></th><th>files</th><th>KiB</th></tr>{rows}</table>"
 
 
 _RETENTION = """\

@@ -79,13 +79,17 @@ class Tracking:
                 jsonl.append(self.run.metrics_file, self.pending[0])
                 del self.pending[0]
         except OSError as error:
-            log.warning("Metrics of step %d are held in memory: %s. They are written when the disk allows.", step, error)
+            log.warning(
+                "Metrics of step %d are held in memory: %s. They are written when the disk allows.", step, error
+            )
             return
         for name, tracker in list(self.trackers.items()):
             try:
                 tracker.log(record)
             except OSError as error:
-                log.warning("%s could not be written at step %d: %s. It is rebuilt from the metrics.", name, step, error)
+                log.warning(
+                    "%s could not be written at step %d: %s. It is rebuilt from the metrics.", name, step, error
+                )
                 self._open(name)
 
     def _open(self, name: str) -> None:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from utils.core.config import Config
 from utils.data.text import Corpus, CorpusConfig, CorpusError, load_corpus
 from utils.data.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    import pandas
     import torch
 
 SPLITS = ("train", "validation", "test")
@@ -126,7 +126,8 @@ class TextData:
             f"<tr><td>{name}</td><td>{size['characters']:,}</td><td>{size['tokens']:,}</td></tr>"
             for name, size in self.metadata["splits"].items()
         )
-        origin = f"{self.metadata['source']}, sha256 {self.metadata['sha256'][:12]}, vocabulary {self.metadata['vocab_size']:,}"
+        facts = self.metadata
+        origin = f"{facts['source']}, sha256 {facts['sha256'][:12]}, vocabulary {facts['vocab_size']:,}"
         return f"<p>{origin}</p><table><tr><th>split</th><th>characters</th><th>tokens</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:
@@ -160,6 +161,18 @@ def open_data(folder: Path, block_size: int) -> TextData:
         tokens = np.memmap(path, metadata["dtype"], mode="r") if size["tokens"] else np.empty(0, metadata["dtype"])
         splits[name] = TokenBlocks(tokens, block_size, size["characters"], size["bytes"])
     return TextData(folder, metadata, load_tokenizer(folder), **splits)
+
+
+def preview(batch: dict[str, torch.Tensor], tokenizer: Tokenizer, rows: int = 4) -> pandas.DataFrame:
+    """The first rows of a batch as text: what the model reads, and what it must say after its last token."""
+    import pandas
+
+    shown = []
+    for ids, labels in zip(batch["input_ids"][:rows], batch["labels"][:rows]):
+        real = labels != -100
+        text, following = tokenizer.decode(ids[real].tolist()), tokenizer.decode(labels[real][-1:].tolist())
+        shown.append({"input": repr(text)[1:-1], "then": repr(following)[1:-1], "targets": int(real.sum())})
+    return pandas.DataFrame(shown)
 
 
 def split_text(text: str, shares: tuple[float, float, float]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Corpora: one name in, one text out, with where it came from and its sha256.
 
-    python-docs          the language reference inside CPython (`pydoc_data.topics`); always there, about 465,000 characters
+    python-docs          the language reference inside CPython (`pydoc_data.topics`), about 465,000 characters
     tiny-shakespeare     1,115,394 characters, downloaded once, checked, cached
     path/to/file.txt     any UTF-8 text file
     hf:NAME              a Hugging Face dataset (hub id or local folder) with a text column
@@ -15,13 +15,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.core.config import Config
+from utils.core.config import Config, ConfigError
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-class CorpusError(ValueError):
+class CorpusError(ConfigError):
     """A corpus that cannot be had or used; the message says what came and what to do."""
 
 
@@ -61,7 +61,9 @@ def load_corpus(config: CorpusConfig) -> Corpus:
         return _hugging_face(config)
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise CorpusError(f"No corpus {name!r}: expected python-docs, tiny-shakespeare, hf:NAME, or a text file's path.")
+        raise CorpusError(
+            f"No corpus {name!r}: expected python-docs, tiny-shakespeare, hf:NAME, or a text file's path."
+        )
     return Corpus(read_text(path), str(path))
 
 
@@ -72,8 +74,8 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. Save it as UTF-8, or convert it"
-            " with: iconv -f ORIGINAL_ENCODING -t utf-8"
+            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. Save it as UTF-8, or convert"
+            " it with: iconv -f ORIGINAL_ENCODING -t utf-8"
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
@@ -83,10 +85,12 @@ def read_text(path: Path) -> str:
 
 def _python_docs() -> Corpus:
     import platform
-
     from pydoc_data.topics import topics
 
-    return Corpus("\n\n".join(topics[name].strip() for name in sorted(topics)), f"CPython {platform.python_version()}, pydoc_data.topics")
+    return Corpus(
+        "\n\n".join(topics[name].strip() for name in sorted(topics)),
+        f"CPython {platform.python_version()}, pydoc_data.topics",
+    )
 
 
 def _tiny_shakespeare() -> Path:
@@ -101,8 +105,8 @@ def _tiny_shakespeare() -> Path:
         download_url_to_file(SHAKESPEARE_URL, str(path), hash_prefix=SHAKESPEARE_SHA256, progress=False)
     except (OSError, RuntimeError) as error:  # no network, or another hash
         raise CorpusError(
-            f"tiny-shakespeare could not be downloaded from {SHAKESPEARE_URL}: {error}. Try again, put the file at {path},"
-            " or choose the corpus python-docs, which needs no network."
+            f"tiny-shakespeare could not be downloaded from {SHAKESPEARE_URL}: {error}. Try again, put the file at"
+            f" {path}, or choose the corpus python-docs, which needs no network."
         ) from error
     return path
 

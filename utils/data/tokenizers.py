@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from utils.core.config import Config
+from utils.core.config import Config, ConfigError
 
 
-class TokenizerError(ValueError):
+class TokenizerError(ConfigError):
     """Text that a tokenizer cannot take, or a tokenizer that cannot be loaded."""
 
 
@@ -69,12 +69,15 @@ class CharTokenizer:
         if not self.byte_fallback:
             names = ", ".join(f"{character!r}" for character in sorted({text[index] for index in unknown})[:10])
             raise TokenizerError(
-                f"{len(unknown)} characters are outside the vocabulary of {self.vocab_size}: {names}. Remove them, or train"
-                " with tokenizer.byte_fallback=true."
+                f"{len(unknown)} characters are outside the vocabulary of {self.vocab_size}: {names}. Remove them, or"
+                " train with tokenizer.byte_fallback=true."
             )
         spelled, before = [], 0
         for index in unknown:
-            spelled += [ids[before:index], np.frombuffer(text[index].encode(), np.uint8) + np.int64(len(self.characters))]
+            spelled += [
+                ids[before:index],
+                np.frombuffer(text[index].encode(), np.uint8) + np.int64(len(self.characters)),
+            ]
             before = index + 1
         return np.concatenate([*spelled, ids[before:]])
 

@@ -181,7 +181,7 @@ def init_weights(model: nn.Module, num_layers: int) -> None:
 
 
 def rotary_table(positions: int, head_size: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of rotary positions (Su et al. 2021), each (positions, hs): angle t / base^(2i / hs), halves repeated."""
+    """cos and sin of rotary positions (Su et al. 2021), (positions, hs): angle t / base^(2i / hs), halves repeated."""
     frequency = base ** -(torch.arange(0, head_size, 2) / head_size)
     angle = torch.outer(torch.arange(positions), frequency).repeat(1, 2)
     return angle.cos(), angle.sin()

@@ -6,7 +6,9 @@ read afresh. An empty prompt starts from the tokenizer's `start_id`, which is no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,6 +76,40 @@ def generate(
     return texts
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Texts by the temperature they were sampled at; shows itself with its line breaks."""
+
+    prompt: str
+    texts: dict[float, str]
+
+    def __str__(self) -> str:
+        return "\n\n".join(f"temperature {temperature}:\n{text}" for temperature, text in self.texts.items())
+
+    def _repr_html_(self) -> str:
+        style = "white-space: pre-wrap; text-align: left"
+        cells = "".join(
+            f'<tr><td style="vertical-align: top">{temperature}</td><td style="{style}">{html.escape(text)}</td></tr>'
+            for temperature, text in self.texts.items()
+        )
+        heads = f"<tr><th>temperature</th><th>continuation of {html.escape(repr(self.prompt))}</th></tr>"
+        return f"<table>{heads}{cells}</table>"
+
+
+def sample_temperatures(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SamplingConfig = SamplingConfig(),
+    temperatures: Sequence[float] = (0.0, 0.5, 0.8, 1.0),
+    *,
+    seed: int = 0,
+) -> Samples:
+    """One continuation of `prompt` at each temperature, everything else as in `config`."""
+    configs = {temperature: config.replace(temperature=temperature) for temperature in temperatures}
+    return Samples(prompt, {key: generate(model, tokenizer, prompt, one, seed=seed) for key, one in configs.items()})
+
+
 @torch.no_grad()
 def stream(
     model: GPT,
@@ -83,7 +119,7 @@ def stream(
     *,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
-):
+) -> Iterator[Tensor]:
     """Yield the new tokens, (B,) at a time. `input_ids` (B, T) are padded on the left, as `attention_mask` says."""
     context = model.config.context_length
     mode = model.training

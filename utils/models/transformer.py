@@ -83,7 +83,7 @@ class GPT(nn.Module):
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
 
     def _mask(self, attention_mask: Tensor | None, past: int, T: int, x: Tensor) -> Tensor | None:
-        """What may be attended: None where the attention's own causal mask says it all, else (B or 1, 1 or nh, T, S)."""
+        """What may be attended: None where the attention's causal mask says it all, else (B or 1, 1 or nh, T, S)."""
         alibi = self.config.positions == "alibi"
         if attention_mask is None and not alibi and (past == 0 or T == 1):
             return None

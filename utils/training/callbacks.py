@@ -58,7 +58,9 @@ def progress_bar(total: int, done: int, *, disable: bool = False):
     """A text bar on stdout, which every front end and a log can show."""
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=done, unit="step", file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5)
+    return tqdm(
+        total=total, initial=done, unit="step", file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5
+    )
 
 
 def text_sampler(run: Run, tokenizer: Tokenizer, config: SamplingConfig, prompt: str = "\n") -> Sampler:

@@ -58,7 +58,7 @@ class Data(Protocol):
     fingerprint: str
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
     """The loss or the gradient is NaN or infinite; the weights are as before the step."""
 
 
@@ -130,7 +130,9 @@ def fit(
             session.restore(newest)
         elif parent is not None:
             session.restore(parent, branch=True)
-        if not session.progress.finished:
+        if session.progress.finished:
+            log.info("%s is done (%s): nothing is trained again.", run.path.name, session.progress.finished)
+        else:
             session.train(sample, interrupts, stack)
         if session.progress.finished:
             session.keep_best_weights()
@@ -161,7 +163,8 @@ class _Session:
         self.refused = False  # by the disk, the last time
         self.checkpoints = Checkpoints(run.path / "checkpoints", keep_last=config.keep_last, keep_best=config.keep_best)
         self.total = config.max_steps or sum(
-            data.train.num_batches(config.batch_size, seed=config.seed, epoch=epoch) for epoch in range(config.max_epochs)
+            data.train.num_batches(config.batch_size, seed=config.seed, epoch=epoch)
+            for epoch in range(config.max_epochs)
         )
         repro.seed_everything(config.seed + fabric.global_rank, deterministic=config.deterministic)
         self.optimizer = make_optimizer(model, config, compute.device, compute.precision)
@@ -239,7 +242,9 @@ class _Session:
                 self.fabric.backward(means["loss"] * (weight * self.fabric.world_size))
             for name, value in means.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * weight
-        values = torch.stack([*map(torch.as_tensor, sums.values()), torch.tensor(float(stop), device=self.fabric.device)])
+        values = torch.stack(
+            [*map(torch.as_tensor, sums.values()), torch.tensor(float(stop), device=self.fabric.device)]
+        )
         values = self.fabric.all_reduce(values, reduce_op="sum")
         norm = self._clip()
         *means, stops, norm = torch.cat((values, norm.reshape(1))).tolist()  # the step's one wait for the device
@@ -248,8 +253,8 @@ class _Session:
         if not math.isfinite(metrics["loss"]) or not (scaled or math.isfinite(norm)):
             self.optimizer.zero_grad()
             raise NonFiniteError(
-                f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in {self._where()}."
-                f" The weights are those of step {self.progress.step}. See the batch with next(data.train.batches("
+                f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in"
+                f" {self._where()}. The weights are those of step {self.progress.step}. See the batch with next(data.train.batches("
                 f"{self.config.batch_size}, seed={self.config.seed}, epoch={self.progress.epoch}, start="
                 f"{self.progress.batch - 1})); a lower train.lr or fp32 often helps."
             )
@@ -357,7 +362,9 @@ class _Session:
         if not branch:
             self._check_same(state)
         self.model.load_state_dict(state["model"])
-        own = [{name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups]
+        own = [
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, settings in zip(self.optimizer.param_groups, own):
             group.update(settings)  # ours are checked or meant to differ; `fused` may differ with the device
@@ -373,16 +380,20 @@ class _Session:
 
     def _check_same(self, state: dict[str, Any]) -> None:
         own, saved = self.config.arithmetic(), state["config"]
-        changed = [f"train.{name} was {saved.get(name)!r}, now {value!r}" for name, value in own.items() if saved.get(name) != value]
+        changed = [
+            f"train.{name} was {saved.get(name)!r}, now {value!r}"
+            for name, value in own.items()
+            if saved.get(name) != value
+        ]
         if changed:
             raise RunError(
-                f"{self.run.path.name} was trained with other settings: {'; '.join(changed)}. Put them back to go on with"
-                " it, or make a branch of it (Run.branch, or: python -m utils resume RUN key=value)."
+                f"{self.run.path.name} was trained with other settings: {'; '.join(changed)}. Put them back to go on"
+                " with it, or make a branch of it (Run.branch, or: python -m utils resume RUN key=value)."
             )
         if state["data"] != self.data.fingerprint:
             raise RunError(
-                f"{self.run.path.name} was trained on data {state['data']}, and this is {self.data.fingerprint}: the corpus,"
-                " its tokenizer or its splits have changed. Bring the data back, or start a new run."
+                f"{self.run.path.name} was trained on data {state['data']}, and this is {self.data.fingerprint}: the"
+                " corpus, its tokenizer or its splits have changed. Bring the data back, or start a new run."
             )
 
     def keep_best_weights(self) -> None:

@@ -54,7 +54,9 @@ def shard(batch: Batch, rank: int, world: int) -> Batch:
     rows = len(next(iter(batch.values())))
     missing = -rows % world
     if missing and "labels" not in batch:
-        raise ValueError(f"{rows} rows cannot be shared by {world} processes; use a batch_size that is a multiple of it.")
+        raise ValueError(
+            f"{rows} rows cannot be shared by {world} processes; use a batch_size that is a multiple of it."
+        )
     part = {}
     for name, value in batch.items():
         filler = torch.full_like(value[:1], IGNORED) if name == "labels" else value[:1]

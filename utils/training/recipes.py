@@ -5,7 +5,7 @@ The notebook takes the steps one by one, the command line takes them all with `t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,15 +21,17 @@ from utils.core.run import Run
 from utils.data.loaders import DataConfig, TextData, prepare
 from utils.data.tokenizers import Tokenizer, load_tokenizer
 from utils.models.blocks import TransformerConfig
-from utils.models.generate import SamplingConfig
+from utils.models.generate import SamplingConfig, sample_temperatures
 from utils.models.transformer import GPT
 from utils.training.callbacks import text_sampler
 from utils.training.config import TrainConfig
+from utils.training.evaluate import evaluate
 from utils.training.fit import Result, fit
 from utils.training.objectives import next_token
+from utils.training.report import write_report
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import pandas
 
 CONFIGS = ROOT / "configs"
 SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
@@ -61,7 +63,8 @@ class Recipe(Config):
         context = self.model.context_length
         if context is not None and context < self.data.block_size:
             raise ValueError(
-                f"data.block_size {self.data.block_size} exceeds model.context_length {context}; lower the one or raise the other"
+                f"data.block_size {self.data.block_size} exceeds model.context_length {context};"
+                " lower the one or raise the other"
             )
         return self
 
@@ -99,42 +102,76 @@ def build_model(recipe: Recipe, data: TextData) -> GPT:
     needed = data.tokenizer.vocab_size
     config = recipe.model
     if config.vocab_size is not None and config.vocab_size < needed:
-        raise ConfigError(f"model.vocab_size {config.vocab_size} is less than the tokenizer's {needed}; raise it or leave it out.")
-    sizes = {"vocab_size": config.vocab_size or needed, "context_length": config.context_length or recipe.data.block_size}
+        raise ConfigError(
+            f"model.vocab_size {config.vocab_size} is less than the tokenizer's {needed}; raise it or leave it out."
+        )
     repro.seed_everything(recipe.train.seed)
-    return GPT(config.model_copy(update=sizes))
+    return GPT(_sized(recipe, needed))
+
+
+def _sized(recipe: Recipe, vocab_size: int) -> TransformerConfig:
+    """The model's config with what it leaves to the tokenizer and the data filled in."""
+    config = recipe.model
+    sizes = {
+        "vocab_size": config.vocab_size or vocab_size,
+        "context_length": config.context_length or recipe.data.block_size,
+    }
+    return config.model_copy(update=sizes)
 
 
 def start_run(recipe: Recipe, data: TextData, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Run:
     """The run of this recipe under `root`, taken up or made new, with its tokenizer inside."""
-    run = Run.start(root, recipe.name, recipe, resume=resume)
-    save_tokenizer(run, data)
-    return run
+    return _with_tokenizer(Run.start(root, recipe.name, recipe, resume=resume), data)
 
 
-def save_tokenizer(run: Run, data: TextData) -> None:
-    folder = run.path / "tokenizer"
-    folder.mkdir(exist_ok=True)
-    data.tokenizer.save(folder)
+def train(recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Result:
+    """Recipe in, trained run out: prepare, build, `fit`. Works alike in one process and under torch.distributed.run."""
+    return _train(recipe, root, lambda data: start_run(recipe, data, root, resume=resume))
 
 
-def train(recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "auto", branch_of: Run | None = None) -> Result:
-    """Recipe in, trained run out: prepare, build, `fit`. Works alike in one process and under torch.distributed.run.
+def go_on(run: Run, recipe: Recipe, *, branch: bool = False) -> Result:
+    """Take up `run` where it stopped; or a branch of it, with a recipe of its own, from its newest checkpoint."""
+    if not branch:
+        return _train(recipe, run.path.parent, lambda data: run)
+    parent = newest_checkpoint(run)
+    return _train(recipe, run.path.parent, lambda data: _with_tokenizer(run.branch(recipe), data), parent)
 
-    With `branch_of` the run is a branch: it starts from that run's newest checkpoint.
-    """
+
+def _train(recipe: Recipe, root: Path, take_run: Callable[[TextData], Run], parent: Checkpoint | None = None) -> Result:
     fabric = make_fabric(choose(recipe.train.device, recipe.train.precision))
     with fabric.rank_zero_first():
         data = prepare(recipe.data, root / "data")
     model = build_model(recipe, data)
-    run = None
-    if fabric.is_global_zero:
-        run = start_run(recipe, data, root, resume=resume) if branch_of is None else branch_of.branch(recipe)
-        save_tokenizer(run, data)
-    run = Run.open(fabric.broadcast(str(run.path) if run else None))
+    path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
+    run = Run.open(path)
     sampler = text_sampler(run, data.tokenizer, recipe.sample, recipe.prompt)
-    parent = None if branch_of is None else newest_checkpoint(branch_of)
     return fit(model, next_token, data, run, recipe.train, sample=sampler, parent=parent, fabric=fabric)
+
+
+def _with_tokenizer(run: Run, data: TextData) -> Run:
+    folder = run.path / "tokenizer"
+    folder.mkdir(exist_ok=True)
+    data.tokenizer.save(folder)
+    return run
+
+
+def final_metrics(model: GPT, data: TextData, config: TrainConfig) -> pandas.DataFrame:
+    """The metrics of a model on validation and test (where there is one): a row a metric, a column a split."""
+    import pandas
+
+    splits = {"validation": data.validation, "test": data.test}
+    config = config.replace(eval_batches=None)  # whole splits
+    return pandas.DataFrame(
+        {name: evaluate(model, next_token, split, config) for name, split in splits.items() if split.targets}
+    )
+
+
+def finish(run: Run) -> Path:
+    """Evaluate a run's best weights, sample from them, and write report.md."""
+    trained = open_trained(run.path)
+    metrics = final_metrics(trained.model, trained.data(), trained.recipe.train)
+    samples = sample_temperatures(trained.model, trained.tokenizer, trained.recipe.prompt, trained.recipe.sample)
+    return write_report(run, metrics, samples)
 
 
 @dataclass(frozen=True)
@@ -159,11 +196,7 @@ def open_trained(path: str | Path) -> Trained:
     tokenizer = load_tokenizer(run.path / "tokenizer")
     checkpoints = Checkpoints(run.path / "checkpoints")
     checkpoint = checkpoints.best() or newest_checkpoint(run)
-    sizes = {
-        "vocab_size": recipe.model.vocab_size or tokenizer.vocab_size,
-        "context_length": recipe.model.context_length or recipe.data.block_size,
-    }
-    model = GPT(recipe.model.model_copy(update=sizes))
+    model = GPT(_sized(recipe, tokenizer.vocab_size))
     model.load_state_dict(checkpoint.load()["model"])
     return Trained(run, recipe, model.eval(), tokenizer, checkpoint.step)
 

@@ -1,0 +1,45 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard *.ipynb)
+
+help: ## say what each target does
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+run: $(VENV)/installed ## install, then run training.ipynb at scale standard
+	$(BIN)/python -m utils notebook training.ipynb scale=standard
+
+test: $(VENV)/tested ## install the test extra, then run every test and every notebook at scale smoke
+	$(BIN)/python -m pytest -q --timeout=900 tests
+	storage=$$(mktemp -d) && NB_SCALE=smoke NB_STORAGE=$$storage $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=300 $(NOTEBOOKS) && rm -r $$storage
+
+format: $(VENV)/tested ## format code and notebooks
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/nbstripout $(NOTEBOOKS)
+
+lint: $(VENV)/tested ## check code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/lint_notebooks.py $(NOTEBOOKS)
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+
+bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2 in a bare loop
+	$(BIN)/python benchmarks/train_lm.py
+
+clean: ## remove the virtual environment (runs are kept)
+	rm -rf $(VENV)
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed; $(PYTHON) is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c requirements.txt -e '.[test]'
+	touch $@
+
+.PHONY: help run test format lint bench clean

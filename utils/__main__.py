@@ -1,0 +1,3 @@
+from utils.cli import main
+
+main()
