@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -77,8 +78,9 @@ class Checkpoints:
             with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
                 json.dump(manifest, file)
                 _flush(file)
-            if final.exists():  # the same step, reached again after a resume
-                shutil.rmtree(final)
+            if final.exists():  # the same step, reached again after a resume; `all` puts it back if we die here
+                shutil.rmtree(final.with_suffix(".replaced"), ignore_errors=True)
+                final.rename(final.with_suffix(".replaced"))
             temporary.rename(final)
             _flush_folder(self.folder)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -88,12 +90,21 @@ class Checkpoints:
         return Checkpoint(final, step, metric)
 
     def all(self) -> list[Checkpoint]:
-        """Complete checkpoints by step, unverified."""
+        """Complete checkpoints by step, unverified. One whose manifest cannot be read is reported and set aside."""
+        for replaced in self.folder.glob("step-*.replaced"):
+            if not replaced.with_suffix("").exists():
+                replaced.rename(replaced.with_suffix(""))
         found = []
-        for manifest in sorted(self.folder.glob("step-*/manifest.json")):
-            facts = json.loads(manifest.read_text(encoding="utf-8"))
-            found.append(Checkpoint(manifest.parent, facts["step"], facts["metric"]))
-        return found
+        for manifest in self.folder.glob("step-*/manifest.json"):
+            path = manifest.parent
+            if path.suffix:  # .damaged or .replaced
+                continue
+            step = int(path.name.removeprefix("step-"))
+            try:
+                found.append(Checkpoint(path, step, json.loads(manifest.read_text(encoding="utf-8"))["metric"]))
+            except (ValueError, KeyError, TypeError) as error:
+                _set_aside(path, step, error)
+        return sorted(found, key=lambda one: one.step)
 
     def last(self) -> Checkpoint | None:
         """The newest checkpoint that verifies. Damaged ones above it are reported and renamed `*.damaged`."""
@@ -104,34 +115,38 @@ class Checkpoints:
 
     def best(self) -> Checkpoint | None:
         """The verified checkpoint of the lowest metric; the later one of two equals."""
-        judged = [checkpoint for checkpoint in self.all() if checkpoint.metric is not None]
-        return next(filter(self._sound, sorted(judged, key=lambda one: (one.metric, -one.step))), None)
+        return next(filter(self._sound, _judged(self.all())), None)
 
     def _sound(self, checkpoint: Checkpoint) -> bool:
         try:
             checkpoint.verify()
-        except (CheckpointError, OSError, ValueError) as error:
-            aside = checkpoint.path.with_suffix(".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.path.rename(aside)
-            log.warning(
-                "Checkpoint of step %d is damaged (%s). It is set aside as %s.", checkpoint.step, error, aside.name
-            )
+        except (CheckpointError, OSError, ValueError, KeyError) as error:
+            _set_aside(checkpoint.path, checkpoint.step, error)
             return False
         return True
 
     def _prune(self) -> None:
         everything = self.all()
-        judged = sorted((one for one in everything if one.metric is not None), key=lambda one: (one.metric, -one.step))
-        kept = {one.step for one in everything[-self.keep_last :] + judged[: self.keep_best]}
-        for checkpoint in everything:
-            if checkpoint.step not in kept:
-                shutil.rmtree(checkpoint.path, ignore_errors=True)
-        for aside in self.folder.glob("step-*.damaged"):
-            shutil.rmtree(aside, ignore_errors=True)
+        kept = {one.path for one in everything[-self.keep_last :] + _judged(everything)[: self.keep_best]}
+        for path in (*self.folder.glob("step-*"), *self.folder.glob(".writing-*")):  # surplus, set aside, cut short
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+
+def _judged(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Those with a metric, best first; the later one of two equals first. A metric of NaN judges nothing."""
+    judged = [one for one in checkpoints if one.metric is not None and not math.isnan(one.metric)]
+    return sorted(judged, key=lambda one: (one.metric, -one.step))
+
+
+def _set_aside(path: Path, step: int, error: Exception) -> None:
+    aside = path.with_suffix(".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    log.warning("Checkpoint of step %d is damaged (%s). It is set aside as %s.", step, error, aside.name)
 
 
 def _flush(file: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +51,7 @@ class Config(BaseModel):
         return type(self).load(None, (), **_merge(values, keywords))
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> Path:
         path = Path(path)
@@ -64,7 +65,8 @@ class Config(BaseModel):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td><code>{key}</code></td><td>{value}</td></tr>" for key, value in flatten(self.model_dump())
+            f"<tr><td><code>{html.escape(key)}</code></td><td>{html.escape(str(value))}</td></tr>"
+            for key, value in flatten(self.model_dump())
         )
         return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"
 
@@ -89,9 +91,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would read as numbers, such as the revision "1234e5"."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import os
@@ -50,7 +51,7 @@ def choose(device: DeviceName = "auto", precision: PrecisionName = "auto") -> Co
     if device == "auto":
         device = next(name for name, there in present.items() if there)
         why = {"cuda": "a CUDA GPU is here", "mps": "no CUDA, Apple's GPU is here", "cpu": "no GPU is here"}[device]
-    elif not present[device]:
+    elif not present.get(device):
         here = ", ".join(name for name, there in present.items() if there)
         raise ConfigError(f"Device {device!r} was asked for, but this machine has: {here}. Use one of them or 'auto'.")
     else:
@@ -103,6 +104,19 @@ def _cpu_flags() -> set[str]:
             return set(next((line for line in file if line.startswith("flags")), "").split())
     except OSError:
         return set()
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Have glibc keep freed blocks for the next step, instead of giving them back and faulting them in again.
+
+    On a CPU that is a good part of a large step; the process then stays at its peak size. Returns whether it applies
+    (mallopt(3): M_MMAP_THRESHOLD is -3, M_TRIM_THRESHOLD -1).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(-3, 1 << 30) and libc.mallopt(-1, -1))
 
 
 @functools.cache

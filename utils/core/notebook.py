@@ -5,6 +5,7 @@ Leaves out a prompt of any kind: *Run all* asks nothing.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import html
 import importlib.util
@@ -19,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVE = Path("/content/drive")
+JUPYTER = ("NB_USER", "NB_UID", "NB_GID", "NB_GROUP", "NB_UMASK")  # set by Jupyter's Docker images, and not ours
 
 
 def in_colab() -> bool:
@@ -63,8 +65,15 @@ def install(requirements: Path) -> None:
 
 def constraints() -> str:
     """`name==version` for every installed package, one a line."""
-    lines = {f"{dist.metadata['Name']}=={dist.version}" for dist in metadata.distributions() if dist.metadata["Name"]}
-    return "\n".join(sorted(lines)) + "\n"
+    from packaging.utils import canonicalize_name
+    from packaging.version import InvalidVersion, Version
+
+    held: dict[str, str] = {}
+    for dist in metadata.distributions():  # in the order of sys.path: of two copies, the first is the one imported
+        with contextlib.suppress(InvalidVersion):  # a system package, which pip cannot hold or replace
+            if dist.metadata["Name"]:
+                held.setdefault(canonicalize_name(dist.metadata["Name"]), str(Version(dist.version)))
+    return "".join(f"{name}=={version}\n" for name, version in sorted(held.items()))
 
 
 class Settings:
@@ -91,7 +100,7 @@ def form(**values: str | bool | int | float) -> Settings:
     """
     known = {f"NB_{name.upper()}": name for name in values}
     for variable, text in os.environ.items():
-        if not variable.startswith("NB_"):
+        if not variable.startswith("NB_") or (variable in JUPYTER and variable not in known):
             continue
         if variable not in known:
             near = difflib.get_close_matches(variable, known, n=1)

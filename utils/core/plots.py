@@ -50,8 +50,10 @@ def canvas(ax: Axes | None = None, **subplots) -> Iterator[Axes]:
             yield ax
             return
         figure, axes = plt.subplots(**subplots)
-        yield axes
-        plt.close(figure)
+        try:
+            yield axes
+        finally:
+            plt.close(figure)
 
 
 def plot_curves(metrics: pandas.DataFrame, names: Sequence[str], ax: Axes | None = None) -> Figure:

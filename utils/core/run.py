@@ -47,6 +47,7 @@ class Run:
         self.path = path
         self.id: str = stamp["run_id"]
         self.name: str = stamp["name"]
+        self.created: str = stamp["created"]
         self.parent_id: str | None = stamp["parent_id"]
 
     @classmethod
@@ -54,7 +55,8 @@ class Run:
         """A new folder `<name>-<id>` under `root` (made if missing), stamped with the config and the environment."""
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise RunError(f"Run name {name!r}: expected letters, digits, '_', '-' and '.' only.")
-        run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        created = datetime.now(timezone.utc)
+        run_id = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         path = Path(root).expanduser().resolve() / f"{name}-{run_id}"
         path.mkdir(parents=True)  # an id that exists already is an error, never shared
         for folder in FOLDERS:
@@ -65,7 +67,7 @@ class Run:
             "name": name,
             "parent_id": parent_id,
             "config_hash": config.fingerprint(),
-            "created": repro.now(),
+            "created": created.isoformat(timespec="microseconds"),  # orders runs of one second
             "sessions": [],
             **repro.environment(),
         }
@@ -97,7 +99,7 @@ class Run:
     def all(cls, root: str | Path) -> list[Run]:
         """The runs directly under `root`, oldest first."""
         stamps = Path(root).expanduser().glob(f"*/{STAMP}")
-        return sorted((cls.open(stamp.parent) for stamp in stamps), key=lambda run: run.id)
+        return sorted((cls.open(stamp.parent) for stamp in stamps), key=lambda run: (run.created, run.id))
 
     def branch(self, config: Config, name: str | None = None) -> Run:
         """A new run beside this one, with its own id, that names this one as its parent."""

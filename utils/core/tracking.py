@@ -7,6 +7,7 @@ is taken up again. A tracker that fails is reported and never stops training.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -32,8 +33,9 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `run.path/tb`: one file a session, which replaces the older ones and begins with the history.
 
-    So every reader finds one curve with strictly increasing steps. `purge_step=0` tells a TensorBoard that is
-    already open to forget what it read from the older files.
+    So every reader finds one curve with strictly increasing steps. The older files are emptied, not removed: a
+    TensorBoard that has one open goes on to the newer file only while the older one exists, and `purge_step=0` then
+    tells it to forget what it read.
     """
 
     def __init__(self, run: Run):
@@ -41,7 +43,7 @@ class TensorBoard:
 
         folder = run.path / "tb"
         for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
+            os.truncate(old, 0)
         self.writer = SummaryWriter(str(folder), purge_step=0, flush_secs=10)
         for record in jsonl.read(run.metrics_file):
             self.log(record)
@@ -74,18 +76,19 @@ class Tracking:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         record = {"step": step, "time": round(time.time(), 3), **metrics}
         self.pending.append(record)
+        written = []
         try:
             while self.pending:
                 jsonl.append(self.run.metrics_file, self.pending[0])
-                del self.pending[0]
+                written.append(self.pending.pop(0))
         except OSError as error:
             log.warning(
                 "Metrics of step %d are held in memory: %s. They are written when the disk allows.", step, error
             )
-            return
         for name, tracker in list(self.trackers.items()):
             try:
-                tracker.log(record)
+                for record in written:
+                    tracker.log(record)
             except OSError as error:
                 log.warning(
                     "%s could not be written at step %d: %s. It is rebuilt from the metrics.", name, step, error
@@ -100,7 +103,10 @@ class Tracking:
             log.warning("%s could not be opened: %s. Training goes on without it; metrics.jsonl is kept.", name, error)
 
     def close(self) -> None:
-        for tracker in self.trackers.values():
-            tracker.close()
+        for name, tracker in self.trackers.items():
+            try:
+                tracker.close()
+            except OSError as error:
+                log.warning("%s could not be closed: %s. It is rebuilt from the metrics on resume.", name, error)
         if self.pending:
             log.error("%d records could not be written to %s.", len(self.pending), self.run.metrics_file)

@@ -10,7 +10,7 @@ The order of batches is a function of (seed, epoch), so any position in it can b
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,12 +147,12 @@ def prepare(config: DataConfig, root: Path) -> TextData:
 
 
 def open_data(folder: Path, block_size: int) -> TextData:
-    """Memory-map a dataset folder. Raises `CorpusError` where a split that is not empty is shorter than one block."""
+    """Memory-map a dataset folder. Raises `CorpusError` for a split shorter than one block (no test split is fine)."""
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     splits = {}
     for name in SPLITS:
         size = metadata["splits"][name]
-        if size["tokens"] and size["tokens"] <= block_size:
+        if size["tokens"] <= block_size and (size["tokens"] or name != "test"):
             raise CorpusError(
                 f"The {name} split of {metadata['source']} has {size['tokens']} tokens, fewer than one block of"
                 f" {block_size} and its next token. Use a longer text, a smaller data.block_size, or other data.splits."
@@ -186,7 +186,7 @@ def _write(folder: Path, config: DataConfig, corpus: Corpus, identity: str) -> N
     parts = split_text(corpus.text, config.splits)
     tokenizer = build_tokenizer(config.tokenizer, corpus.text, parts["train"])
     dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
-    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     temporary.mkdir(parents=True)
     try:
         tokenizer.save(temporary)
@@ -207,7 +207,7 @@ def _write(folder: Path, config: DataConfig, corpus: Corpus, identity: str) -> N
         (temporary / "metadata.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False), encoding="utf-8")
         temporary.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process made the same folder first
+        if not folder.is_dir():  # else another writer made the same folder first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

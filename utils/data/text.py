@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
     """A UTF-8 file as text, its line ends as `\\n`. Raises `CorpusError` for another encoding or an empty file."""
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}. Save it as UTF-8, or convert"

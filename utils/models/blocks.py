@@ -113,16 +113,32 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # (B, nkv, S, hs)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None and T > 1,
-            enable_gqa=self.kv_heads != self.num_heads,
-        )  # (B, nh, T, hs)
+        dropout = self.dropout if self.training else 0.0
+        y = attend(q, k, v, mask=mask, causal=self.causal and T > 1, dropout=dropout)  # (B, nh, T, hs)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
+    """softmax(q k' / sqrt(hs)) v of q (B, nh, T, hs) and k, v (B, nkv, S, hs); `causal` counts only without a mask.
+
+    SDPA, but for bf16 on a CPU: its kernel there is slower than the plain products by half again in training, at up to
+    a few hundred keys (benchmarks/train_lm.py), so these are written out.
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16 and S <= _PLAIN_KEYS):
+        causal, groups = causal and mask is None, q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=groups)
+    if q.shape[1] != k.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    if mask is None:
+        bias = q.new_full((T, S), float("-inf") if causal else 0.0).triu_(S - T + 1)
+    else:
+        bias = q.new_zeros(mask.shape).masked_fill_(~mask, float("-inf")) if mask.dtype == torch.bool else mask
+    weights = torch.add(bias, q @ k.transpose(-1, -2), alpha=q.shape[-1] ** -0.5).softmax(-1)  # (B, nh, T, S)
+    return F.dropout(weights, dropout, training=dropout > 0).to(v.dtype) @ v
+
+
+_PLAIN_KEYS = 512  # beyond, the (T, S) products cost more memory than they save time
 
 
 class FeedForward(nn.Module):

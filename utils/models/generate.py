@@ -1,7 +1,7 @@
 """Generation from a causal language model: greedy or sampled, one prompt or a batch, cached.
 
 Past the context length the window slides: each further token is predicted from the last `context_length` tokens,
-read afresh. An empty prompt starts from the tokenizer's `start_id`, which is not part of the result.
+read afresh. A prompt without tokens starts from the tokenizer's `start_id`, which is not part of the result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -18,8 +18,15 @@ from torch import Tensor
 from utils.core.config import Config
 from utils.models.transformer import GPT
 
-if TYPE_CHECKING:
-    from utils.data.tokenizers import Tokenizer
+
+class Tokenizer(Protocol):
+    """What generation needs of a tokenizer (`data.tokenizers` has several)."""
+
+    start_id: int
+
+    def encode(self, text: str) -> Sequence[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class SamplingConfig(Config):
@@ -50,7 +57,8 @@ def generate(
     """The continuation of a prompt, or of each of several (without the prompts). Equal seeds give equal texts."""
     if isinstance(prompts, str):
         return generate(model, tokenizer, [prompts], config, seed=seed)[0]
-    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.start_id] for prompt in prompts]
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    ids = [row if len(row) else [tokenizer.start_id] for row in ids]
     longest = max(len(row) for row in ids)
     device = next(model.parameters()).device
     input_ids = torch.zeros(len(ids), longest, dtype=torch.long)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint, Checkpoints
-from utils.core.device import Compute, choose, make_fabric
+from utils.core.device import Compute, choose, keep_freed_memory, make_fabric
 from utils.core.run import Run, RunError
 from utils.core.tracking import Tracking
 from utils.training.callbacks import Interrupts, Sampler, progress_bar
@@ -166,6 +166,8 @@ class _Session:
             data.train.num_batches(config.batch_size, seed=config.seed, epoch=epoch)
             for epoch in range(config.max_epochs)
         )
+        if compute.device.type == "cpu":
+            keep_freed_memory()
         repro.seed_everything(config.seed + fabric.global_rank, deterministic=config.deterministic)
         self.optimizer = make_optimizer(model, config, compute.device, compute.precision)
         compiled = torch.compile(model) if config.compile else model
@@ -254,8 +256,8 @@ class _Session:
             self.optimizer.zero_grad()
             raise NonFiniteError(
                 f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in"
-                f" {self._where()}. The weights are those of step {self.progress.step}. See the batch with next(data.train.batches("
-                f"{self.config.batch_size}, seed={self.config.seed}, epoch={self.progress.epoch}, start="
+                f" {self._where()}. The weights are those of step {self.progress.step}. See the batch with"
+                f" next(data.train.batches({self.config.batch_size}, seed={self.config.seed}, epoch={self.progress.epoch}, start="
                 f"{self.progress.batch - 1})); a lower train.lr or fp32 often helps."
             )
         for group in self.optimizer.param_groups:

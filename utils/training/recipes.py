@@ -5,6 +5,8 @@ The notebook takes the steps one by one, the command line takes them all with `t
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +95,8 @@ def recipe_from_form(form: Settings) -> Recipe:
         "train.lr": form.learning_rate,
         "train.seed": form.seed,
     }
-    filled = [f"{key}={value}" for key, value in changes.items() if value != "" and (value or key == "train.seed")]
-    return load_recipe(SCALES[form.scale], [*filled, *form.overrides.split()])
+    filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
+    return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides)])
 
 
 def build_model(recipe: Recipe, data: TextData) -> GPT:

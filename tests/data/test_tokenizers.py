@@ -1,0 +1,145 @@
+"""Tokenizers: round trips, ids, what is saved, and what is refused."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from utils.data.tokenizers import (
+    BPETokenizer,
+    CharTokenizer,
+    HFTokenizer,
+    TokenizerConfig,
+    TokenizerError,
+    build_tokenizer,
+    load_tokenizer,
+)
+
+TEXT = "the cat sat on the mat;\n\tthe naïve café cat, again and again.\n" * 4
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    """The folder of a small tokenizer of the kind that puts <s> and </s> around each text."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    marks = ["<s>", "</s>"]
+    trainer = trainers.BpeTrainer(special_tokens=marks, initial_alphabet=alphabet, vocab_size=280, show_progress=False)
+    inner.train_from_iterator([TEXT], trainer)
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    folder = tmp_path_factory.mktemp("hf")
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["char", "bytes", "bpe", "hf"])
+def tokenizer(request):
+    config = {
+        "char": {"kind": "char"},
+        "bytes": {"kind": "char", "byte_fallback": True},
+        "bpe": {"kind": "bpe", "vocab_size": 300},
+        "hf": {"kind": "hf"},
+    }[request.param]
+    if request.param == "hf":
+        config["name"] = str(request.getfixturevalue("hugging_face"))
+    return build_tokenizer(TokenizerConfig(**config), TEXT, TEXT)
+
+
+def random_texts(count: int, seed: int = 0) -> list[str]:
+    """Strings over all of Unicode but the surrogates, half of the characters from the text itself."""
+    draw = random.Random(seed)
+
+    def character() -> str:
+        point = draw.choice([draw.randrange(128), draw.randrange(0xD800), draw.randrange(0xE000, 0x110000)])
+        return draw.choice([draw.choice(TEXT), chr(point)])
+
+    return ["".join(character() for _ in range(draw.randrange(40))) for _ in range(count)]
+
+
+def test_decoding_an_encoding_gives_the_text_back(tokenizer):
+    for text in (TEXT, TEXT[5:23], "a", ""):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert ids.dtype == np.int64
+        assert ids.shape == (len(ids),)
+        assert all(0 <= index < tokenizer.vocab_size for index in ids)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe", "hf"], indirect=True)
+def test_bytes_make_any_unicode_text_come_back(tokenizer):
+    for text in [*random_texts(300), "<|endoftext|>", "\r\n\x00\ufeff", "e\u0301 é \U0001f469\u200d\U0001f680"]:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids.tolist()) == text
+        assert ids.max(initial=0) < tokenizer.vocab_size
+
+
+def test_a_saved_tokenizer_is_the_same_when_loaded(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert type(loaded) is type(tokenizer)
+    assert (loaded.vocab_size, loaded.start_id) == (tokenizer.vocab_size, tokenizer.start_id)
+    np.testing.assert_array_equal(loaded.encode(TEXT), tokenizer.encode(TEXT))
+    assert loaded.decode(loaded.encode(TEXT)) == TEXT
+
+
+def test_characters_get_ids_in_code_point_order_and_a_text_starts_after_a_line_break():
+    tokenizer = CharTokenizer("hello\nworld")
+    assert tokenizer.characters == "\ndehlorw"
+    assert tokenizer.encode("hold").tolist() == [3, 5, 4, 1]
+    assert tokenizer.decode([tokenizer.start_id]) == "\n"
+
+
+def test_characters_outside_the_vocabulary_are_counted_and_named():
+    with pytest.raises(TokenizerError, match=r"^3 characters .* vocabulary of 3: 'd', '☃'\. .*byte_fallback=true"):
+        CharTokenizer("abc").encode("ab☃cd☃")
+
+
+def test_byte_fallback_spells_only_unknown_characters():
+    tokenizer = CharTokenizer("abc", byte_fallback=True)
+    assert tokenizer.vocab_size == 3 + 256
+    # é is 0xc3 0xa9 in UTF-8; byte b has the id 3 + b
+    assert tokenizer.encode("aéc").tolist() == [0, 3 + 0xC3, 3 + 0xA9, 2]
+
+
+def test_half_a_character_decodes_to_a_replacement_mark_and_harms_no_other():
+    tokenizer = CharTokenizer("abc", byte_fallback=True)
+    assert tokenizer.decode([0, 3 + 0xC3, 2]) == "a\ufffdc"
+
+
+def test_bpe_knows_only_the_merges_of_its_training_text():
+    config = TokenizerConfig(kind="bpe", vocab_size=300)
+    train, rest = "the cat sat. " * 50, "zebraquux " * 50
+
+    def longest(tokenizer: BPETokenizer, word: str) -> int:
+        return max(len(tokenizer.decode([index]).strip()) for index in tokenizer.encode(word))
+
+    assert longest(build_tokenizer(config, train + rest, train), "zebraquux") == 1
+    assert longest(build_tokenizer(config, train + rest, train + rest), "zebraquux") > 1
+
+
+def test_bpe_learns_no_more_entries_than_asked_for():
+    tokenizer = BPETokenizer.train(TEXT, 270)
+    assert tokenizer.vocab_size == 270
+    assert tokenizer.decode([tokenizer.start_id]) == "<|endoftext|>"
+
+
+def test_a_hugging_face_tokenizer_adds_no_special_tokens(hugging_face):
+    tokenizer = HFTokenizer.load(str(hugging_face))
+    assert tokenizer.inner("the cat")["input_ids"][0] == tokenizer.inner.bos_token_id  # it would, unasked
+    assert not set(tokenizer.encode("the cat")) & set(tokenizer.inner.all_special_ids)
+    assert tokenizer.start_id == tokenizer.inner.bos_token_id
+
+
+def test_a_tokenizer_that_cannot_be_had_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(TokenizerError, match=r"needs tokenizer\.name"):
+        build_tokenizer(TokenizerConfig(kind="hf"), TEXT, TEXT)
+    with pytest.raises(TokenizerError, match="could not be loaded"):
+        HFTokenizer.load(str(tmp_path))
+    with pytest.raises(TokenizerError, match=r"No tokenizer in .*expected tokenizer\.json"):
+        load_tokenizer(tmp_path)

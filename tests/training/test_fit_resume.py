@@ -1,0 +1,180 @@
+"""A run that is interrupted, killed, damaged or branched goes on exactly where it stopped."""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from utils.core.checkpoints import Checkpoints
+from utils.core.run import RunError
+from utils.training.objectives import next_token
+from utils.training.optim import learning_rate
+
+
+def checkpoints(run):
+    return Checkpoints(run.path / "checkpoints")
+
+
+def at_step(action, k):
+    """next_token, which calls `action` in the first training pass of the step that follows step `k`."""
+    done = []
+
+    def objective(model, batch, step):
+        if model.training and step == k and not done:
+            done.append(action())
+        return next_token(model, batch, step)
+
+    return objective
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("precision", "number", "exit_code"),
+    [
+        ("fp32", signal.SIGKILL, -signal.SIGKILL),
+        ("bf16", signal.SIGKILL, -signal.SIGKILL),
+        ("fp32", signal.SIGTERM, -signal.SIGTERM),
+        ("fp32", signal.SIGINT, 130),  # child.py's code for KeyboardInterrupt
+    ],
+)
+def test_interrupted_run_equals_uninterrupted(precision, number, exit_code, new_run, trace, final_weights):
+    draw = random.Random(7)
+    # Not the ragged batches that end epochs of 9: they have fewer than 3 micro-batches.
+    steps = sorted(draw.sample([step for step in range(22) if step % 9 != 8], 5))
+    whole, broken = new_run(), new_run()
+    settings = {"max_steps": 22, "micro_batch_size": 2, "checkpoint_every": 3, "precision": precision}
+    common = {"settings": settings, "dropout": 0.2, "number": int(number)}
+    sessions = [{"run": str(whole.path)}, *({"run": str(broken.path), "at": [k, draw.randrange(3)]} for k in steps)]
+    sessions = [common | session for session in [*sessions, {"run": str(broken.path)}]]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("child.py")), json.dumps(sessions)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, *[exit_code] * 5, 0], done.stderr
+    assert_frame_equal(trace(broken), trace(whole), check_exact=True)
+    assert list(trace(whole).index) == list(range(1, 23))
+    assert {"train/loss", "train/lr", "train/grad_norm"} <= set(trace(whole))
+    assert final_weights(broken) == final_weights(whole)
+
+
+def test_signal_acts_once_its_step_is_saved(train, new_run, trace):
+    run, saved = new_run(), []
+    before = signal.signal(signal.SIGTERM, lambda *_: saved.append(checkpoints(run).last().step))
+    try:
+        result = train(run=run, objective=at_step(lambda: signal.raise_signal(signal.SIGTERM), 3))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert saved == [4]
+    assert list(trace(run).index) == [1, 2, 3, 4]
+    assert result.progress.finished == ""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_damaged_newest_checkpoint_costs_only_the_way_from_the_one_before(
+    times, train, new_run, trace, final_weights, caplog
+):
+    def stop():
+        raise InterruptedError
+
+    whole, run = new_run(), new_run()
+    train(run=whole, checkpoint_every=2)
+    for k in (5, 5)[:times]:  # the second session stops before it has written a checkpoint of its own
+        with pytest.raises(InterruptedError):
+            train(run=run, checkpoint_every=2, objective=at_step(stop, k))
+        with (checkpoints(run).all()[-1].path / "state.pt").open("r+b") as file:
+            file.seek(1000)
+            file.write(b"damage")
+        break
+    for _ in range(times - 1):
+        with pytest.raises(InterruptedError):
+            train(run=run, checkpoint_every=2, objective=at_step(stop, 3))
+    assert train(run=run, checkpoint_every=2).weights_step == 10
+    assert "Checkpoint of step 4 is damaged" in caplog.text
+    assert_frame_equal(trace(run), trace(whole), check_exact=True)
+    assert final_weights(run) == final_weights(whole)
+
+
+def test_complete_run_says_so_and_is_not_trained_again(train, new_run, caplog):
+    run = new_run()
+    first = train(run=run)
+    written = run.metrics_file.read_bytes()
+    with caplog.at_level(logging.INFO):
+        again = train(run=run, objective=None)  # no objective is called
+    assert "complete after 10 steps" in caplog.text
+    assert str(again) == str(first)
+    assert run.metrics_file.read_bytes() == written
+
+
+def test_changed_settings_are_refused_by_name_and_free_ones_taken(train, new_run, other_data):
+    run = new_run()
+    train(run=run)
+    with pytest.raises(RunError, match=r"train\.lr was 0\.01, now 0\.02; train\.seed was 1337, now 1338"):
+        train(run=run, lr=0.02, seed=1338)
+    with pytest.raises(RunError, match="trained on data .* its tokenizer or its splits have changed"):
+        train(run=run, data=other_data)
+    train(run=run, log_every=7, checkpoint_every=4, keep_last=5)
+
+
+def test_branch_starts_from_its_parents_state_with_its_own_settings(train, new_run, trace, settings, tiny_model):
+    parent, branch = new_run(), new_run()
+    train(run=parent, keep_last=9, checkpoint_every=4, model=tiny_model(dropout=0.2))
+    changed = {"max_steps": 14, "lr": 0.02, "eval_every": 3, "model": tiny_model(seed=5, dropout=0.2)}
+    result = train(run=branch, parent=checkpoints(parent).all()[0], **changed)
+    own, theirs = trace(branch), trace(parent)
+    assert list(own.index) == list(range(5, 15))
+    # The first of its steps starts from the parent's weights, generators and place in the data.
+    assert own["train/loss"][5] == theirs["train/loss"][5]
+    assert own["train/grad_norm"][5] == theirs["train/grad_norm"][5]
+    changed.pop("model")
+    assert list(own["train/lr"]) == [learning_rate(step, 14, settings(**changed)) for step in range(4, 14)]
+    assert result.progress.best == own["validation/loss"].min()
+    assert result.progress.best_step == own["validation/loss"].idxmin()
+
+
+def test_branch_that_would_end_where_it_starts_is_refused(train, new_run):
+    parent = new_run()
+    train(run=parent)
+    with pytest.raises(RunError, match=r"step 10.*max_steps"):
+        train(run=new_run(), parent=checkpoints(parent).last(), lr=0.02)
+
+
+def test_refused_checkpoint_is_reported_and_written_when_the_disk_takes_it(train, new_run, caplog, final_weights):
+    run, whole = new_run(), new_run()
+    folder, away = run.path / "checkpoints", run.path / "away"
+
+    def vanish():
+        folder.rename(away)
+        folder.write_text("in the way")
+
+    def come_back():
+        folder.unlink()
+        away.rename(folder)
+
+    def objective(model, batch, step):
+        return at_come_back(model, batch, step) if step == 7 else at_vanish(model, batch, step)
+
+    at_vanish, at_come_back = at_step(vanish, 3), at_step(come_back, 7)
+    train(run=run, objective=objective, checkpoint_every=2, keep_last=9)
+    train(run=whole)
+    refused = [record.message for record in caplog.records if "Training goes on" in record.message]
+    assert [message.split(" was")[0] for message in refused] == [f"Checkpoint of step {n}" for n in (4, 5, 6)]
+    assert [one.step for one in checkpoints(run).all()] == [2, 8, 10]
+    assert final_weights(run) == final_weights(whole)
+
+
+def test_refused_last_checkpoint_raises_and_leaves_the_model_trained(train, new_run, tiny_model):
+    run, model, whole = new_run(), tiny_model(), tiny_model()
+    (run.path / "checkpoints").rmdir()
+    (run.path / "checkpoints").write_text("in the way")
+    with pytest.raises(OSError, match="last checkpoint, of step 10, could not be written"):
+        train(run=run, model=model)
+    train(model=whole, restore_best=False)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), whole.parameters()))
