@@ -37,7 +37,13 @@ def test_later_sources_win_key_by_key(tmp_path):
 @pytest.mark.parametrize("source", ["yaml", "override", "keyword"])
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("train.lrr", "train.lr"), ("trian.lr", "train"), ("nmae", "name"), ("other.step", "other.steps"), ("lr", "train.lr")],
+    [
+        ("train.lrr", "train.lr"),
+        ("trian.lr", "train"),
+        ("nmae", "name"),
+        ("other.step", "other.steps"),
+        ("lr", "train.lr"),
+    ],
 )
 def test_a_misspelt_key_is_named_with_the_nearest_valid_one(tmp_path, source, wrong, nearest):
     head, _, leaf = wrong.partition(".")
@@ -45,13 +51,13 @@ def test_a_misspelt_key_is_named_with_the_nearest_valid_one(tmp_path, source, wr
     text = f"{head}:\n  {leaf}: 1\n" if leaf else f"{head}: 1\n"
     # An unknown section is reported itself, whatever stands in it.
     named = wrong if head in Outer.model_fields else head
+    arguments = {
+        "yaml": {"path": write(tmp_path, text)},
+        "override": {"overrides": [f"{wrong}=1"]},
+        "keyword": values,
+    }
     with pytest.raises(ConfigError) as caught:
-        if source == "yaml":
-            Outer.load(write(tmp_path, text))
-        elif source == "override":
-            Outer.load(overrides=[f"{wrong}=1"])
-        else:
-            Outer.load(**values)
+        Outer.load(**arguments[source])
     assert f"unknown setting {named!r}; did you mean {nearest!r}?" in str(caught.value)
 
 

@@ -49,10 +49,13 @@ def test_what_is_drawn_inside_changes_nothing_outside():
     repro.seed_everything(5)
     expected = draw()
     repro.seed_everything(5)
-    with pytest.raises(ZeroDivisionError), repro.preserved_rng():
+    with repro.preserved_rng():
         repro.seed_everything(9)
         draw()
-        raise ZeroDivisionError
+    assert draw() == expected
+    repro.seed_everything(5)
+    with pytest.raises(ZeroDivisionError), repro.preserved_rng():
+        raise ZeroDivisionError(draw())
     assert draw() == expected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.data.loaders import SPLITS, DataConfig, TokenBlocks, preview, prepare, split_text
+from utils.data.loaders import SPLITS, DataConfig, TokenBlocks, prepare, preview, split_text
 from utils.data.text import CorpusError
 
 WORDS = "".join(f"{number} is {number * number} squared;\n" for number in range(200))
@@ -39,7 +38,9 @@ def corpus(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [None, 0, 3])
-@pytest.mark.parametrize(("length", "block_size"), [(2, 1), (9, 8), (10, 8), (64, 8), (65, 8), (66, 8), (300, 7), (9, 50)])
+@pytest.mark.parametrize(
+    ("length", "block_size"), [(2, 1), (9, 8), (10, 8), (64, 8), (65, 8), (66, 8), (300, 7), (9, 50)]
+)
 def test_an_epoch_has_every_token_but_the_first_as_a_target_once_after_the_token_before(length, block_size, seed):
     for epoch in range(4):
         targets = []
@@ -132,6 +133,17 @@ def test_ids_take_two_bytes_up_to_65536_entries_and_four_beyond(corpus, characte
     assert data.tokenizer.decode(data.test.tokens) == text[-len(data.test.tokens) :]
 
 
+def test_bpe_knows_only_the_merges_of_the_training_split(corpus):
+    text = "the cat sat. " * 100 + "zebraquux. " * 100
+    tokenizer = {"kind": "bpe", "vocab_size": 300}
+
+    def longest(data) -> int:
+        return max(len(data.tokenizer.decode([index]).strip()) for index in data.tokenizer.encode("zebraquux"))
+
+    assert longest(prepare(*corpus(text, tokenizer=tokenizer, splits=(0.5, 0.25, 0.25)))) == 1
+    assert longest(prepare(*corpus(text, tokenizer=tokenizer, splits=(0.9, 0.05, 0.05)))) > 1
+
+
 def test_preparing_again_opens_the_same_folder_and_any_other_choice_makes_another(corpus):
     config, root = corpus(WORDS)
     first = prepare(config, root)
@@ -152,7 +164,11 @@ def test_preparing_again_opens_the_same_folder_and_any_other_choice_makes_anothe
 # Validation is ten of a hundred characters, or none of twelve: 12 * 0.96 and 12 * 0.98 both round to 12.
 @pytest.mark.parametrize(
     ("length", "splits", "block_size", "split"),
-    [(100, (0.8, 0.1, 0.1), 10, "validation"), (100, (0.1, 0.8, 0.1), 50, "train"), (12, (0.96, 0.02, 0.02), 2, "validation")],
+    [
+        (100, (0.8, 0.1, 0.1), 10, "validation"),
+        (100, (0.1, 0.8, 0.1), 50, "train"),
+        (12, (0.96, 0.02, 0.02), 2, "validation"),
+    ],
 )
 def test_a_split_shorter_than_a_block_and_its_next_token_is_refused(corpus, length, splits, block_size, split):
     with pytest.raises(CorpusError, match=rf"The {split} split of .* has \d+ tokens, fewer than .* {block_size} and"):
@@ -190,12 +206,10 @@ def test_processes_and_threads_that_prepare_one_folder_at_once_all_succeed(tmp_p
     prints = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     (folder,) = (tmp_path / "data").iterdir()  # one result, nothing half-made beside it
-    shutil.rmtree(folder)
-    config = DataConfig(tokenizer={"kind": "bpe", "vocab_size": 300})
-    with ThreadPoolExecutor(2) as pool:
-        prints |= {data.fingerprint for data in pool.map(lambda _: prepare(config, tmp_path / "data"), range(2))}
-    assert len(prints) == 1
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [folder.name]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: prepare(DataConfig(), tmp_path / "data"), range(8)))
+    assert len(prints) == len({data.fingerprint for data in made}) == 1
+    assert set((tmp_path / "data").iterdir()) == {folder, made[0].folder}
 
 
 def test_a_preview_shows_what_is_read_and_what_follows(corpus):

@@ -57,7 +57,9 @@ def test_a_download_is_checked_cached_and_used_again_without_the_network(server)
     assert server.requests == 1
 
 
-@pytest.mark.parametrize(("content", "length"), [(PLAY[:-1] + b"!", None), (PLAY[:20], len(PLAY))], ids=["other", "cut"])
+@pytest.mark.parametrize(
+    ("content", "length"), [(PLAY[:-1] + b"!", None), (PLAY[:20], len(PLAY))], ids=["other", "cut"]
+)
 def test_a_download_with_another_sha256_is_refused_and_not_kept(server, tmp_path, content, length):
     server.content, server.length = content, length
     with pytest.raises(CorpusError, match="tiny-shakespeare could not be downloaded from http.*python-docs"):

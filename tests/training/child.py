@@ -10,7 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from conftest import SETTINGS, make_data, make_model
+import lightning_fabric  # noqa: F401 (now, not in each session)
+import torch.utils.flop_counter  # noqa: F401 (imports sympy)
+from conftest import SETTINGS, digest, make_data, make_model
 
 from utils.core.run import Run
 from utils.training.config import TrainConfig
@@ -29,8 +31,9 @@ def session(run, settings, dropout=0.0, number=0, at=None):
                 os.kill(os.getpid(), number)
         return next_token(model, batch, step)
 
-    data, config = make_data(Path(run).parent), TrainConfig(**SETTINGS | settings)
-    fit(make_model(dropout=dropout), objective, data, Run.open(run), config)
+    model, data, config = make_model(dropout=dropout), make_data(Path(run).parent), TrainConfig(**SETTINGS | settings)
+    fit(model, objective, data, Run.open(run), config)
+    print(f"\nweights {digest(model.state_dict())}")
 
 
 def forked(arguments):

@@ -43,6 +43,10 @@ def make_model(seed=0, **shape):
     return GPT(TransformerConfig(**sizes | shape))
 
 
+def digest(weights):
+    return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in weights.values())).hexdigest()
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("corpus"))
@@ -90,9 +94,4 @@ def trace():
 @pytest.fixture
 def final_weights():
     """sha256 of the weights in a run's newest checkpoint."""
-
-    def final_weights(run):
-        weights = Checkpoints(run.path / "checkpoints").last().load()["model"]
-        return hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
-
-    return final_weights
+    return lambda run: digest(Checkpoints(run.path / "checkpoints").last().load()["model"])

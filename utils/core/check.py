@@ -66,7 +66,7 @@ class Report:
                 "name": check.name,
                 "status": check.status,
                 "summary": check.summary,
-                "table": None if check.table is None else json.loads(check.table.to_json(orient="table", index=False)),
+                "table": None if check.table is None else json.loads(check.table.to_json(orient="table")),
             }
             for check in self.checks
         ]

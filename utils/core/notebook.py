@@ -54,7 +54,7 @@ def install(requirements: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder) / "constraints.txt"
         held.write_text(constraints())
-        command = [sys.executable, "-m", "pip", "install", "-q", "-r", str(requirements), "-c", str(held)]
+        command = [sys.executable, "-m", "pip", "install", "-r", str(requirements), "-c", str(held)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(

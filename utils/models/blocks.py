@@ -108,9 +108,10 @@ class Attention(nn.Module):
         B, T, C = x.shape
         heads = [self.num_heads, self.kv_heads, self.kv_heads]
         qkv = self.qkv(x).view(B, T, sum(heads), self.head_size).transpose(1, 2)
-        q, k, v = qkv.split(heads, dim=1)  # (B, nh, T, hs), (B, nkv, T, hs) twice
+        qk, v = qkv.split([sum(heads[:2]), self.kv_heads], dim=1)
         if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+            qk = rotate(qk, *rotation)
+        q, k = qk.split(heads[:2], dim=1)  # (B, nh, T, hs); k and v are (B, nkv, T, hs)
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # (B, nkv, S, hs)
         dropout = self.dropout if self.training else 0.0
@@ -197,17 +198,18 @@ def init_weights(model: nn.Module, num_layers: int) -> None:
 
 
 def rotary_table(positions: int, head_size: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of rotary positions (Su et al. 2021), (positions, hs): angle t / base^(2i / hs), halves repeated."""
+    """cos and sin of rotary positions (Su et al. 2021), (positions, hs): angle t / base^(2i / hs).
+
+    Both halves of a row hold the same angles; sin's first half is negated, as `rotate` needs it.
+    """
     frequency = base ** -(torch.arange(0, head_size, 2) / head_size)
-    angle = torch.outer(torch.arange(positions), frequency).repeat(1, 2)
-    return angle.cos(), angle.sin()
+    angle = torch.outer(torch.arange(positions), frequency)
+    return angle.cos().repeat(1, 2), torch.cat((-angle.sin(), angle.sin()), dim=1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i + hs/2}) of (B, nh, T, hs) by its position's angle."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
 
 
 def sinusoidal_table(positions: int, width: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from utils.core import repro
 from utils.core.device import choose, make_fabric
 from utils.training.config import TrainConfig
 from utils.training.metrics import WeightedMeans, language_metrics
@@ -33,10 +34,11 @@ def evaluate(
     means = WeightedMeans()
     try:
         batches = islice(split.batches(rows), fabric.global_rank, config.eval_batches, fabric.world_size)
-        for batch in batches:
-            with fabric.autocast():
-                values = objective(model, fabric.to_device(batch), 0)
-            means.update(values, count_targets(batch))
+        with repro.preserved_rng():
+            for batch in batches:
+                with fabric.autocast():
+                    values = objective(model, fabric.to_device(batch), 0)
+                means.update(values, count_targets(batch))
     finally:
         model.train(mode)
     result = means.compute(fabric)

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -136,6 +136,7 @@ def fit(
             session.train(sample, interrupts, stack)
         if session.progress.finished:
             session.keep_best_weights()
+        fabric.barrier()  # the first process may still be writing
     interrupts.deliver()
     return Result(run, session.progress, session.weights_step, session.validation)
 
@@ -193,13 +194,13 @@ class _Session:
         for batch in self._batches():
             rate = learning_rate(progress.step, self.total, config)
             start = time.perf_counter()
-            metrics, stop = self._step(batch, rate, interrupts.received is not None)
+            metrics, stop = self._step(batch, rate, interrupts)
             seconds = time.perf_counter() - start
             last = progress.step == self.total
             if last:
                 progress.finished = f"complete after {progress.step} steps"
             if main:
-                speed.add(count_targets(batch), seconds)
+                speed.add(batch, seconds)
             if main and (progress.step % config.log_every == 0 or progress.step == 1 or last):
                 metrics |= {"lr": rate, "epoch": progress.epoch, **speed.take()}
                 tracking.log(progress.step, {f"train/{name}": value for name, value in metrics.items()})
@@ -226,7 +227,7 @@ class _Session:
                 yield batch
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
-    def _step(self, batch: Batch, rate: float, stop: bool) -> tuple[dict[str, float], bool]:
+    def _step(self, batch: Batch, rate: float, interrupts: Interrupts) -> tuple[dict[str, float], bool]:
         """One update from one global batch. Returns its mean metrics, and whether any process was told to stop."""
         total = count_targets(batch)
         if total == 0:
@@ -244,9 +245,8 @@ class _Session:
                 self.fabric.backward(means["loss"] * (weight * self.fabric.world_size))
             for name, value in means.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * weight
-        values = torch.stack(
-            [*map(torch.as_tensor, sums.values()), torch.tensor(float(stop), device=self.fabric.device)]
-        )
+        told = torch.tensor(float(interrupts.received is not None), device=self.fabric.device)
+        values = torch.stack([*map(torch.as_tensor, sums.values()), told])
         values = self.fabric.all_reduce(values, reduce_op="sum")
         norm = self._clip()
         *means, stops, norm = torch.cat((values, norm.reshape(1))).tolist()  # the step's one wait for the device
@@ -289,8 +289,7 @@ class _Session:
     def _evaluate(self, tracking: Tracking | None) -> bool:
         """Evaluate, log, count towards early stopping. Returns whether this is among the best kept."""
         progress, config = self.progress, self.config
-        with repro.preserved_rng():
-            self.validation = evaluate(self.model, self.objective, self.data.validation, config, fabric=self.fabric)
+        self.validation = evaluate(self.model, self.objective, self.data.validation, config, fabric=self.fabric)
         self.evaluated_at = progress.step
         loss = self.validation["loss"]
         if tracking is not None:
@@ -301,7 +300,7 @@ class _Session:
             progress.evaluations_since_best += 1
             if config.patience and progress.evaluations_since_best >= config.patience and not progress.finished:
                 progress.finished = f"stopped early after {progress.step} steps"
-        if not self.fabric.is_global_zero:
+        if not self.fabric.is_global_zero or not math.isfinite(loss):
             return False
         judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
         return len(judged) < config.keep_best or loss < judged[config.keep_best - 1]
@@ -322,7 +321,8 @@ class _Session:
         state = self._state()
         if not self.fabric.is_global_zero:
             return
-        metric = self.validation["loss"] if self.evaluated_at == step else None
+        judged = self.evaluated_at == step and math.isfinite(self.validation["loss"])
+        metric = self.validation["loss"] if judged else None
         for attempt in range(3 if final else 1):
             time.sleep(attempt)
             self.tried_at = time.monotonic()
@@ -376,9 +376,14 @@ class _Session:
         self.progress = Progress(**state["progress"])
         self.weights_step = self.progress.step
         if branch:
-            self.progress.finished = ""
+            self.progress = replace(self.progress, best=math.inf, best_step=0, evaluations_since_best=0, finished="")
             if state["data"] != self.data.fingerprint:
                 self.progress.epoch = self.progress.batch = 0
+            if self.progress.step >= self.total:
+                raise RunError(
+                    f"The branch would start at step {self.progress.step}, and its settings end it at step {self.total};"
+                    " give it more train.max_steps (or max_epochs)."
+                )
 
     def _check_same(self, state: dict[str, Any]) -> None:
         own, saved = self.config.arithmetic(), state["config"]
@@ -400,7 +405,8 @@ class _Session:
 
     def keep_best_weights(self) -> None:
         """Leave the weights of the best evaluation in the model, if the config says so."""
-        best = self.checkpoints.best() if self.config.restore_best else None
+        mine = self.config.restore_best and self.fabric.is_global_zero  # the others wait until it is written
+        best = self.fabric.broadcast(self.checkpoints.best() if mine else None)
         if best is not None and best.step != self.weights_step:
             self.model.load_state_dict(best.load()["model"])
             self.weights_step = best.step

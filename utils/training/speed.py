@@ -10,7 +10,7 @@ from torch import nn
 from utils.core import repro
 from utils.core.device import peak_flops
 from utils.training.config import TrainConfig
-from utils.training.objectives import Objective, count_targets
+from utils.training.objectives import Batch, Objective, count_targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,18 +26,19 @@ class Speed:
     def __init__(self, model: nn.Module, objective: Objective, split: Any, config: TrainConfig, fabric: Fabric):
         batch = next(split.batches(1, seed=config.seed))
         with repro.preserved_rng():
-            self.flops_per_target = 3 * forward_flops(model, objective, batch, fabric) / count_targets(batch)
+            self.flops_per_row = 3 * forward_flops(model, objective, batch, fabric)
         self.peak = fabric.world_size * peak_flops(fabric.device, _dtype(fabric))
-        self.targets, self.seconds = 0, 0.0
+        self.rows, self.targets, self.seconds = 0, 0, 0.0
 
-    def add(self, targets: int, seconds: float) -> None:
-        self.targets += targets
+    def add(self, batch: Batch, seconds: float) -> None:
+        self.rows += len(next(iter(batch.values())))
+        self.targets += count_targets(batch)
         self.seconds += seconds
 
     def take(self) -> dict[str, float]:
-        rate = self.targets / self.seconds
-        self.targets, self.seconds = 0, 0.0
-        return {"tokens_per_second": rate, "mfu": rate * self.flops_per_target / self.peak}
+        rate, used = self.targets / self.seconds, self.rows * self.flops_per_row / self.seconds
+        self.rows, self.targets, self.seconds = 0, 0, 0.0
+        return {"tokens_per_second": rate, "mfu": used / self.peak}
 
 
 @torch.no_grad()

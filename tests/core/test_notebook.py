@@ -1,0 +1,159 @@
+"""What notebooks need from where they run: forms, Colab, secrets, storage, packages."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from utils.core import notebook
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("NB_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Puts a `google.colab` of the given files on the path."""
+
+    def put(**files):
+        folder = tmp_path / "google" / "colab"
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield put
+    for name in [name for name in sys.modules if name.startswith("google.colab")]:
+        del sys.modules[name]
+    if "google" in sys.modules:
+        vars(sys.modules["google"]).pop("colab", None)
+
+
+USERDATA = """
+class SecretNotFoundError(Exception): pass
+class NotebookAccessError(Exception): pass
+def get(key):
+    if key == "TOKEN": return "from colab"
+    raise NotebookAccessError(key) if key == "CLOSED" else SecretNotFoundError(key)
+"""
+COLAB = {"__init__": "", "userdata": USERDATA, "drive": "mounted = []\nmount = mounted.append\n"}
+
+
+def test_the_environment_replaces_form_values_in_the_type_of_their_default(monkeypatch):
+    for name, text in {"NB_SCALE": "smoke", "NB_SEED": "7", "NB_LR": "3e-4", "NB_RESUME": "FALSE"}.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("NB_UID", "1000")  # Jupyter's Docker images set it
+    form = notebook.form(scale="standard", seed=1, lr=0.1, resume=True, root="runs")
+    assert vars(form) == {"scale": "smoke", "seed": 7, "lr": 3e-4, "resume": False, "root": "runs"}
+    assert type(form.lr) is float
+    assert "<code>seed</code></td><td>7" in form._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("NB_SEDE", "1", "NB_SEDE is set, .* did you mean NB_SEED"),
+        ("NB_XYZXYZ", "1", "this notebook has: NB_SEED, NB_RESUME"),
+        ("NB_SEED", "1.5", "NB_SEED='1.5': expected a value of type int"),
+        ("NB_RESUME", "maybe", "NB_RESUME='maybe': expected true or false"),
+    ],
+)
+def test_a_variable_that_fits_no_field_raises(monkeypatch, variable, text, message):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ValueError, match=message):
+        notebook.form(seed=1, resume=True)
+
+
+def test_an_empty_namespace_is_not_colab(stub):
+    stub()
+    assert util.find_spec("google.colab") is not None  # it can be found, all the same
+    assert not notebook.in_colab()
+    assert notebook.secret("RUN_ALL_ABSENT") is None
+    __import__("google.colab")
+    assert not notebook.in_colab()
+
+
+def test_secrets_come_from_the_environment_then_colab_then_nowhere(stub, monkeypatch):
+    monkeypatch.delenv("TOKEN", raising=False)
+    assert notebook.secret("TOKEN") is None
+    stub(**COLAB)
+    assert notebook.in_colab()
+    assert [notebook.secret(name) for name in ("TOKEN", "CLOSED", "ABSENT")] == ["from colab", None, None]
+    monkeypatch.setenv("TOKEN", "from the environment")
+    assert notebook.secret("TOKEN") == "from the environment"
+
+
+def test_drive_is_mounted_on_colab_and_refused_elsewhere(stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebook.storage("runs") == tmp_path.resolve() / "runs"
+    with pytest.raises(ValueError, match="only Colab can do"):
+        notebook.storage("drive")
+    stub(**COLAB)
+    assert notebook.storage("drive") == Path("/content/drive/MyDrive/run-all")
+    assert sys.modules["google.colab.drive"].mounted == ["/content/drive"]
+
+
+def test_of_two_copies_of_a_package_the_imported_one_is_held(tmp_path, monkeypatch):
+    for place, name, version in (("b", "Twice_Here", "1.0"), ("a", "twice-here", "2.0"), ("a", "old", "1.1build1")):
+        info = tmp_path / place / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(tmp_path / "b")
+    monkeypatch.syspath_prepend(tmp_path / "a")
+    lines = notebook.constraints().splitlines()
+    assert [line for line in lines if line.startswith("twice")] == ["twice-here==2.0"]
+    assert not [line for line in lines if line.startswith("old=")]  # a version that pip cannot read
+
+
+def wheel(folder, name, version, *requires):
+    info = f"{name}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}.py", f"version = {version!r}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_installing_keeps_what_is_installed_or_fails_and_changes_nothing(tmp_path):
+    wheel(tmp_path, "tiny", "1.0")
+    wheel(tmp_path, "tiny", "2.0")
+    wheel(tmp_path, "harmless", "1.0", "tiny")
+    wheel(tmp_path, "greedy", "1.0", "tiny>=2")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = next(path for path in (tmp_path / "venv").glob("*/python*") if path.stem == "python")
+    packaging = Path(util.find_spec("packaging").origin).parents[1]
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    # Plain folders behind the venv's own: the package under test, and the one dependency it has here.
+    environment["PYTHONPATH"] = str(tmp_path / "lib")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "packaging").symlink_to(packaging / "packaging")
+    (tmp_path / "lib" / "utils").symlink_to(notebook.ROOT / "utils")
+
+    def run(*command):
+        return subprocess.run([str(python), *command], env=environment, capture_output=True, text=True)
+
+    def install(requirement):
+        (tmp_path / "requirements.txt").write_text(f"# a comment\n{requirement}\n")
+        code = "import sys, pathlib; from utils.core import notebook; notebook.install(pathlib.Path(sys.argv[1]))"
+        return run("-c", code, str(tmp_path / "requirements.txt"))
+
+    assert run("-m", "pip", "install", "-q", "tiny==1.0").returncode == 0
+    done = install("harmless")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = install("greedy")
+    assert done.returncode == 1
+    assert "RuntimeError: pip could not install greedy beside what is here" in done.stderr
+    assert "The user requested (constraint) tiny==1.0" in done.stderr
+    installed = run("-m", "pip", "list", "--format=freeze").stdout
+    assert "tiny==1.0\n" in installed
+    assert "harmless==1.0\n" in installed
+    assert "greedy" not in installed

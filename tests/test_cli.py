@@ -1,0 +1,116 @@
+"""The command line does what the notebook does, and refuses bad input before it creates anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from utils.core.run import Run
+
+SHORT = ["train.max_steps=20", "train.warmup_steps=2", "train.eval_every=10", "sample.max_new_tokens=20"]
+
+
+def utils(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "utils", *arguments],
+        capture_output=True, text=True, env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A short run, and what training it printed."""
+    root = tmp_path_factory.mktemp("cli") / "runs"
+    done = utils("train", "minimal_test", *SHORT, "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    return Run.all(root)[0], done
+
+
+def test_train_shows_progress_and_leaves_a_report(trained):
+    run, done = trained
+    assert "20/20" in done.stdout
+    assert "loss" in done.stdout
+    report = (run.path / "report.md").read_text()
+    assert run.id in report
+    assert "| loss |" in report
+    assert (run.path / "figures" / "curves.png").stat().st_size > 10_000
+
+
+def test_the_same_command_again_says_that_the_run_is_complete(trained):
+    run, _ = trained
+    again = utils("train", "minimal_test", *SHORT, "--root", str(run.path.parent))
+    assert again.returncode == 0
+    assert "nothing is trained again" in again.stderr
+    assert [one.id for one in Run.all(run.path.parent)] == [run.id]
+
+
+def test_evaluate_prints_the_metrics_of_the_whole_split(trained):
+    run, _ = trained
+    metrics = json.loads(utils("evaluate", str(run.path), "--split", "test").stdout)
+    row = next(line for line in (run.path / "report.md").read_text().splitlines() if line.startswith("| loss |"))
+    assert float(row.split("|")[3]) == pytest.approx(metrics["loss"], abs=1e-4)
+
+
+def test_generate_continues_each_prompt_alike_for_equal_seeds(trained):
+    run, _ = trained
+    command = ("generate", str(run.path), "--prompt", "The ", "--prompt", "import", "--max-new-tokens", "5")
+    first, second, other = utils(*command), utils(*command), utils(*command, "--seed", "1")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("The ")
+    assert first.stdout == second.stdout != other.stdout
+
+
+def test_resume_with_overrides_makes_a_branch(trained):
+    run, _ = trained
+    done = utils("resume", str(run.path), "train.max_steps=25")
+    assert done.returncode == 0, done.stderr
+    branch = next(one for one in Run.all(run.path.parent) if one.parent_id == run.id)
+    assert branch.metrics().index[0] > 20  # it goes on from step 20
+    assert branch.metrics().index[-1] == 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "nowhere.yaml"), "nowhere.yaml"),
+        (("train", "minimal_test", "train.lrr=1"), "'train.lr'"),
+        (("train", "minimal_test", "data.corpus=/nowhere.txt"), "/nowhere.txt"),
+        (("train", "minimal_test", "data.block_size=10000000"), "fewer than one block"),
+        (("prepare-data", "minimal_test", "data.tokenizer.kind=hf"), "tokenizer.name"),
+        (("resume", "nowhere"), "No run at"),
+        (("generate", "nowhere"), "No run at"),
+    ],
+)
+def test_bad_input_is_one_line_and_creates_nothing(arguments, message, tmp_path):
+    root = ("--root", str(tmp_path / "runs")) if arguments[0] in ("train", "prepare-data") else ()
+    done = utils(*arguments, *root)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("env_stamp.json"))
+
+
+def test_doctor_lists_what_is_installed():
+    done = utils("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "pass  torch:" in done.stdout
+
+
+def test_notebook_runs_headlessly_with_settings_and_keeps_the_executed_copy(tmp_path):
+    form, use = (
+        "scale = 'standard'",
+        "from utils.core.notebook import form\nprint('the scale is', form(scale=scale).scale)",
+    )
+    cells = [nbformat.v4.new_markdown_cell("# A heading")] + [nbformat.v4.new_code_cell(one) for one in (form, use)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "small.ipynb")
+    output = tmp_path / "executed.ipynb"
+    done = utils("notebook", str(tmp_path / "small.ipynb"), "scale=smoke", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "# A heading" in done.stdout
+    assert "the scale is smoke" in done.stdout
+    assert nbformat.read(output, as_version=4).cells[2].outputs[0]["text"] == "the scale is smoke\n"
