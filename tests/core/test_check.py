@@ -30,14 +30,14 @@ def test_the_verdict_is_that_of_the_worst_check(statuses, worst, verdict):
 def test_a_saved_report_holds_everything_in_two_files(tmp_path):
     with canvas() as ax:
         ax.plot([1, 2])
-    table = pandas.DataFrame({"length": [3, 4], "share": [0.5, None]})
+    table = pandas.DataFrame({"share": [0.5, None]}, index=pandas.Index(["a", "b"], name="layer"))
     checks = [Check("figure", "pass", "drawn", figure=ax.figure), Check("table", "warn", "ü", table=table)]
     whole = Report("A title", checks)
     page, data = whole.save(tmp_path, "report")
     content = json.loads(data.read_text(encoding="utf-8"))
     assert (content["title"], content["status"], content["verdict"]) == ("A title", "warn", "1 warn, 1 pass")
     assert [check["summary"] for check in content["checks"]] == ["drawn", "ü"]
-    assert content["checks"][1]["table"]["data"] == [{"length": 3, "share": 0.5}, {"length": 4, "share": None}]
+    assert content["checks"][1]["table"]["data"] == [{"layer": "a", "share": 0.5}, {"layer": "b", "share": None}]
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert text.count("data:image/png;base64,") == 1

@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def make_data(root, seed=0):
-    """500 random characters. 400 are trained on: 50 or 51 rows of 8, so 9 batches of 6 an epoch, the last one ragged."""
+    """500 random characters; 400 to train on, 50 or 51 rows of 8, so 9 batches of 6 an epoch, the last one ragged."""
     text = root / f"text{seed}.txt"
     if not text.exists():
         text.write_text("".join(random.Random(seed).choices("abcdefgh \n", k=500)))

@@ -82,7 +82,7 @@ def test_gradient_is_that_of_the_mean_over_the_batchs_targets_clipped(limit, tra
     model = tiny_model()
     batch = next(PaddedRows(0).batches(8, seed=1337))
     next_token(model, batch, 0)["loss"].backward()
-    order = sorted(model.parameters(), key=lambda parameter: parameter.dim() < 2)  # matrices come first, in AdamW's groups
+    order = sorted(model.parameters(), key=lambda parameter: parameter.dim() < 2)  # AdamW's groups: matrices first
     expected = torch.cat([parameter.grad.flatten() for parameter in order])
     norm = expected.norm()
     assert norm > 0.1
@@ -125,7 +125,9 @@ def test_watching_changes_no_weight(train, tiny_model, trace):
 
 
 @pytest.mark.parametrize(("part", "value"), [(0, math.nan), (2, math.inf)])
-def test_loss_that_is_not_finite_stops_before_the_step_and_names_its_batch(part, value, train, tiny_model, data, new_run):
+def test_loss_that_is_not_finite_stops_before_the_step_and_names_its_batch(
+    part, value, train, tiny_model, data, new_run
+):
     model, run, bad = tiny_model(), new_run(), []
 
     def objective(model, batch, step):

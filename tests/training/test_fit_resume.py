@@ -71,9 +71,7 @@ def test_signal_acts_once_its_step_is_saved(train, new_run, trace):
     assert result.progress.finished == ""
 
 
-def test_damaged_newest_checkpoint_costs_only_the_way_from_the_one_before(
-    train, new_run, trace, final_weights, caplog
-):
+def test_damaged_newest_checkpoint_costs_only_the_way_from_the_one_before(train, new_run, trace, final_weights, caplog):
     def stop():
         raise InterruptedError
 

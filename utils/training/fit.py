@@ -257,8 +257,8 @@ class _Session:
             raise NonFiniteError(
                 f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in"
                 f" {self._where()}. The weights are those of step {self.progress.step}. See the batch with"
-                f" next(data.train.batches({self.config.batch_size}, seed={self.config.seed}, epoch={self.progress.epoch}, start="
-                f"{self.progress.batch - 1})); a lower train.lr or fp32 often helps."
+                f" next(data.train.batches({self.config.batch_size}, seed={self.config.seed},"
+                f" epoch={self.progress.epoch}, start={self.progress.batch - 1})); a lower train.lr or fp32 often helps."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -381,8 +381,8 @@ class _Session:
                 self.progress.epoch = self.progress.batch = 0
             if self.progress.step >= self.total:
                 raise RunError(
-                    f"The branch would start at step {self.progress.step}, and its settings end it at step {self.total};"
-                    " give it more train.max_steps (or max_epochs)."
+                    f"The branch would start at step {self.progress.step}, and its settings end it at step"
+                    f" {self.total}; give it more train.max_steps (or max_epochs)."
                 )
 
     def _check_same(self, state: dict[str, Any]) -> None:
