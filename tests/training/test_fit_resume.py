@@ -114,17 +114,18 @@ def test_changed_settings_are_refused_by_name_and_free_ones_taken(train, new_run
 
 def test_branch_starts_from_its_parents_state_with_its_own_settings(train, new_run, trace, settings, tiny_model):
     parent, branch = new_run(), new_run()
-    train(run=parent, keep_last=9, checkpoint_every=4, model=tiny_model(dropout=0.2))
-    changed = {"max_steps": 14, "lr": 0.02, "eval_every": 3, "model": tiny_model(seed=5, dropout=0.2)}
-    result = train(run=branch, parent=checkpoints(parent).all()[0], **changed)
+    train(run=parent, checkpoint_every=4, keep_last=9, model=tiny_model(dropout=0.2))
+    step_8 = next(one for one in checkpoints(parent).all() if one.step == 8)
+    changed = {"max_steps": 14, "lr": 0.2, "eval_every": 3}
+    result = train(run=branch, model=tiny_model(seed=5, dropout=0.2), parent=step_8, **changed)
     own, theirs = trace(branch), trace(parent)
-    assert list(own.index) == list(range(5, 15))
+    assert list(own.index) == list(range(9, 15))
     # The first of its steps starts from the parent's weights, generators and place in the data.
-    assert own["train/loss"][5] == theirs["train/loss"][5]
-    assert own["train/grad_norm"][5] == theirs["train/grad_norm"][5]
-    changed.pop("model")
-    assert list(own["train/lr"]) == [learning_rate(step, 14, settings(**changed)) for step in range(4, 14)]
-    assert result.progress.best == own["validation/loss"].min()
+    assert own["train/loss"][9] == theirs["train/loss"][9]
+    assert own["train/grad_norm"][9] == theirs["train/grad_norm"][9]
+    assert list(own["train/lr"]) == [learning_rate(step, 14, settings(**changed)) for step in range(8, 14)]
+    # Early stopping and the best weights are counted anew: the parent's best is not among the branch's checkpoints.
+    assert theirs["validation/loss"][5] < own["validation/loss"].min() == result.progress.best
     assert result.progress.best_step == own["validation/loss"].idxmin()
 
 

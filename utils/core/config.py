@@ -64,11 +64,22 @@ class Config(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><code>{html.escape(key)}</code></td><td>{html.escape(str(value))}</td></tr>"
-            for key, value in flatten(self.model_dump())
-        )
-        return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"
+        """The settings that were given, and all of them folded away."""
+        given, every = (dict(flatten(self.model_dump(exclude_unset=unset))) for unset in (True, False))
+        return f"{_table(given)}<details><summary>all {len(every)} settings</summary>{_table(every)}</details>"
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{html.escape(key)}</code></td><td>{html.escape(_shown(value))}</td></tr>"
+        for key, value in values.items()
+    )
+    return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    """A value as text; quoted where it would be invisible."""
+    return repr(value) if isinstance(value, str) and not value.strip() else str(value)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,7 +84,7 @@ class Settings:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td><code>{name}</code></td><td>{html.escape(str(value)) or '(as in the recipe)'}</td></tr>"
+            f"<tr><td><code>{name}</code></td><td>{html.escape(str(value)) or '&ndash;'}</td></tr>"
             for name, value in vars(self).items()
         )
         return f"<table><tr><th>setting</th><th>value</th></tr>{rows}</table>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
@@ -42,7 +42,7 @@ class SamplingConfig(Config):
     """keep the fewest likeliest tokens whose probabilities reach p (nucleus, Holtzman et al. 2020)"""
     repetition_penalty: float = Field(1.0, gt=0)
     """divides positive logits of tokens already there, multiplies negative ones (Keskar et al. 2019); 1: off"""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """texts that end the result, and are left off it"""
 
 
@@ -57,6 +57,8 @@ def generate(
     """The continuation of a prompt, or of each of several (without the prompts). Equal seeds give equal texts."""
     if isinstance(prompts, str):
         return generate(model, tokenizer, [prompts], config, seed=seed)[0]
+    if not prompts:
+        return []
     ids = [tokenizer.encode(prompt) for prompt in prompts]
     ids = [row if len(row) else [tokenizer.start_id] for row in ids]
     longest = max(len(row) for row in ids)
@@ -95,7 +97,7 @@ class Samples:
         return "\n\n".join(f"temperature {temperature}:\n{text}" for temperature, text in self.texts.items())
 
     def _repr_html_(self) -> str:
-        style = "white-space: pre-wrap; text-align: left"
+        style = "white-space: pre-wrap; text-align: left; font-family: monospace"
         cells = "".join(
             f'<tr><td style="vertical-align: top">{temperature}</td><td style="{style}">{html.escape(text)}</td></tr>'
             for temperature, text in self.texts.items()

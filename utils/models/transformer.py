@@ -5,6 +5,8 @@ Leaves out training (`training.fit`) and sampling (`models.generate`).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +65,7 @@ class GPT(nn.Module):
         if self.config.positions == "learned":
             x = x + self.positions(positions)
         elif self.config.positions == "sinusoidal":
-            x = x + self.table[positions]
+            x = x * math.sqrt(self.config.width) + self.table[positions]  # Vaswani et al. 2017, section 3.4
         elif self.config.positions == "rotary":
             cos, sin = self.cos[positions], self.sin[positions]  # (T, hs) or (B, T, hs)
             rotation = (cos, sin) if cos.dim() == 2 else (cos.unsqueeze(1), sin.unsqueeze(1))

@@ -258,7 +258,8 @@ class _Session:
                 f"Loss {metrics['loss']} and gradient norm {norm} before step {self.progress.step + 1}, in"
                 f" {self._where()}. The weights are those of step {self.progress.step}. See the batch with"
                 f" next(data.train.batches({self.config.batch_size}, seed={self.config.seed},"
-                f" epoch={self.progress.epoch}, start={self.progress.batch - 1})); a lower train.lr or fp32 often helps."
+                f" epoch={self.progress.epoch}, start={self.progress.batch - 1}));"
+                " a lower train.lr or fp32 often helps."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -300,7 +301,7 @@ class _Session:
             progress.evaluations_since_best += 1
             if config.patience and progress.evaluations_since_best >= config.patience and not progress.finished:
                 progress.finished = f"stopped early after {progress.step} steps"
-        if not self.fabric.is_global_zero or not math.isfinite(loss):
+        if not self.fabric.is_global_zero:
             return False
         judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
         return len(judged) < config.keep_best or loss < judged[config.keep_best - 1]
