@@ -4,6 +4,7 @@ import hashlib
 import random
 
 import pytest
+import torch
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoints
@@ -45,6 +46,15 @@ def make_model(seed=0, **shape):
 
 def digest(weights):
     return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in weights.values())).hexdigest()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

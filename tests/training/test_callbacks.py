@@ -30,11 +30,13 @@ def test_signal_is_held_until_delivered(number, acted):
     assert acted == [number]
 
 
-def test_second_signal_acts_at_once(acted):
+@pytest.mark.parametrize(("echo", "expected"), [(-1.0, [signal.SIGINT]), (3600.0, [])], ids=["later", "an echo"])
+def test_second_signal_acts_at_once_unless_it_echoes_the_first(echo, expected, acted, monkeypatch):
+    monkeypatch.setattr(Interrupts, "ECHO_SECONDS", echo)
     with Interrupts():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
-        assert acted == [signal.SIGINT]
+        assert acted == expected
 
 
 def test_handlers_are_put_back_and_nothing_is_delivered_without_a_signal(acted):

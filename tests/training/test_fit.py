@@ -153,7 +153,7 @@ def test_loss_that_is_not_finite_stops_before_the_step_and_names_its_batch(
         ([3, 2, 1, 1.5, 2, 0], {}, 10, 6, 6),
         ([3, 2, 3, 1, 2, 1.5, 0], {}, 12, 8, 8),
         ([3, 2, 1, 1.5, 2, 0], {"restore_best": False}, 10, 6, 10),
-        ([3, 2.95, 2.97, 0], {"min_delta": 0.1}, 6, 2, 4),  # a fall of less than 0.1 does not count as improvement
+        ([3, 2.95, 2.97, 0], {"min_delta": 0.1}, 6, 4, 4),  # a fall of less than 0.1 does not count as improvement
         ([math.nan, math.inf], {}, 4, 0, 4),
         ([math.nan, 3, math.nan, 1, 2, math.inf, 0], {}, 12, 8, 8),
     ],

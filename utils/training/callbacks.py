@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,12 +25,16 @@ Sampler = Callable[[nn.Module, int], str]
 class Interrupts:
     """Holds back SIGINT and SIGTERM, so that a step is finished and saved before they act.
 
-    `received` is the signal, if one came; a second one acts at once. On leaving, the handlers are as before;
-    `deliver` then lets the signal act. Outside the main thread signals are not touched.
+    `received` is the signal, if one came; another one, later than a launcher's echo of the first, acts at once. On
+    leaving, the handlers are as before; `deliver` then lets the signal act. Outside the main thread signals are not
+    touched.
     """
+
+    ECHO_SECONDS = 1.0
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._at = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -39,10 +44,11 @@ class Interrupts:
         return self
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._at = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._at > self.ECHO_SECONDS:
             self.__exit__()
             signal.raise_signal(number)
-        self.received = signal.Signals(number)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.core import repro
 from utils.core.device import choose, make_fabric
@@ -18,9 +19,27 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+class Split(Protocol):
+    """Batches in an order that is a function of (seed, epoch). `units`, if there, is as in `TokenBlocks`."""
+
+    def num_batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> int: ...
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0
+    ) -> Iterator[dict[str, Tensor]]: ...
+
+
+class Data(Protocol):
+    """What a model is trained on. `fingerprint` says which data it is: a resumed run must find the same."""
+
+    train: Split
+    validation: Split
+    fingerprint: str
+
+
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, objective: Objective, split: Any, config: TrainConfig, *, fabric: Fabric | None = None
+    model: nn.Module, objective: Objective, split: Split, config: TrainConfig, *, fabric: Fabric | None = None
 ) -> dict[str, float]:
     """Means of the objective's values over every target of `split` (or `config.eval_batches` batches of it).
 

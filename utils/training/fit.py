@@ -15,8 +15,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,11 @@ from utils.core.run import Run, RunError
 from utils.core.tracking import Tracking
 from utils.training.callbacks import Interrupts, Sampler, progress_bar
 from utils.training.config import TrainConfig
-from utils.training.evaluate import evaluate
+from utils.training.evaluate import Data, evaluate
 from utils.training.objectives import IGNORED, Batch, Objective, count_targets, micro_batches, shard
 from utils.training.optim import learning_rate, make_optimizer
 from utils.training.speed import Speed
+from utils.training.state import Progress, TrainState
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -40,44 +41,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0
 
 
-class Split(Protocol):
-    """Batches in an order that is a function of (seed, epoch). `units`, if there, is as in `TokenBlocks`."""
-
-    def num_batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> int: ...
-
-    def batches(
-        self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0
-    ) -> Iterator[dict[str, Tensor]]: ...
-
-
-class Data(Protocol):
-    """What a model is trained on. `fingerprint` says which data it is: a resumed run must find the same."""
-
-    train: Split
-    validation: Split
-    fingerprint: str
-
-
 class NonFiniteError(RunError):
     """The loss or the gradient is NaN or infinite; the weights are as before the step."""
-
-
-@dataclass
-class Progress:
-    """Where training stands; saved with each checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    """batches of the epoch that are done"""
-    targets: int = 0
-    """targets learned from so far"""
-    best: float = math.inf
-    """lowest validation loss"""
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    finished: str = ""
-    """why training ended; empty while it goes on"""
 
 
 @dataclass
@@ -127,13 +92,14 @@ def fit(
         interrupts = stack.enter_context(Interrupts())
         newest = fabric.broadcast(session.checkpoints.last() if fabric.is_global_zero else None)
         if newest is not None:
-            session.restore(newest)
+            session.state.restore(newest.load())
         elif parent is not None:
-            session.restore(parent, branch=True)
+            session.state.branch_from(parent.load(), session.total)
+        session.weights_step = session.progress.step
         if session.progress.finished:
             log.info("%s is done (%s): nothing is trained again.", run.path.name, session.progress.finished)
         else:
-            session.train(sample, interrupts, stack)
+            session.train(sample, interrupts, stack, fresh=newest is None)
         if session.progress.finished:
             session.keep_best_weights()
         fabric.barrier()  # the first process may still be writing
@@ -156,7 +122,6 @@ class _Session:
     ):
         self.model, self.objective, self.data, self.run, self.config = model, objective, data, run, config
         self.compute, self.fabric = compute, fabric
-        self.progress = Progress()
         self.validation: dict[str, float] = {}
         self.evaluated_at = -1
         self.weights_step = 0
@@ -174,10 +139,18 @@ class _Session:
         compiled = torch.compile(model) if config.compile else model
         # The wrapped pair takes the training steps; evaluation, sampling and checkpoints use the model itself.
         self.train_model, self.train_optimizer = fabric.setup(compiled, self.optimizer)
+        self.state = TrainState(model, self.optimizer, fabric, config, data.fingerprint)
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
 
     # Training
 
-    def train(self, sample: Sampler | None, interrupts: Interrupts, stack: contextlib.ExitStack) -> None:
+    def train(
+        self, sample: Sampler | None, interrupts: Interrupts, stack: contextlib.ExitStack, *, fresh: bool
+    ) -> None:
+        """Step until the end or an interrupt. A fresh run is saved as it is first, so that it always has a way back."""
         config, progress, main = self.config, self.progress, self.fabric.is_global_zero
         tracking = None
         if main:
@@ -190,6 +163,8 @@ class _Session:
             log.info("%s from step %d of %d on %s", self.run.path.name, progress.step, self.total, self.compute)
         bar = stack.enter_context(contextlib.closing(progress_bar(self.total, progress.step, disable=not main)))
         speed = Speed(self.model, self.objective, self.data.train, config, self.fabric) if main else None
+        if fresh:
+            self._checkpoint(wanted=True, final=False)
         self.train_model.train()
         for batch in self._batches():
             rate = learning_rate(progress.step, self.total, config)
@@ -212,7 +187,7 @@ class _Session:
             if main and sample and config.sample_every and (progress.step % config.sample_every == 0 or last):
                 with repro.preserved_rng():
                     bar.write(f"step {progress.step}:\n{sample(self.model, progress.step)}\n")
-            self._checkpoint(improved, final=stop or bool(progress.finished))
+            self._checkpoint(wanted=improved, final=stop or bool(progress.finished))
             if progress.finished or stop:
                 break
 
@@ -295,11 +270,13 @@ class _Session:
         loss = self.validation["loss"]
         if tracking is not None:
             tracking.log(progress.step, {f"validation/{name}": value for name, value in self.validation.items()})
-        if loss < progress.best - config.min_delta:
-            progress.best, progress.best_step, progress.evaluations_since_best = loss, progress.step, 0
+        if loss < progress.best:
+            progress.best, progress.best_step = loss, progress.step
+        if loss < progress.improved_from - config.min_delta:
+            progress.improved_from, progress.evaluations_since = loss, 0
         else:
-            progress.evaluations_since_best += 1
-            if config.patience and progress.evaluations_since_best >= config.patience and not progress.finished:
+            progress.evaluations_since += 1
+            if config.patience and progress.evaluations_since >= config.patience and not progress.finished:
                 progress.finished = f"stopped early after {progress.step} steps"
         if not self.fabric.is_global_zero:
             return False
@@ -308,18 +285,18 @@ class _Session:
 
     # Checkpoints
 
-    def _checkpoint(self, improved: bool, final: bool) -> None:
-        """Write one where it is due. A disk that refuses is reported and tried again; at the end it raises."""
+    def _checkpoint(self, wanted: bool, final: bool) -> None:
+        """Write one where it is wanted or due. A refusing disk is reported and tried again; at the end it raises."""
         config, step, now = self.config, self.progress.step, time.monotonic()
         due = (
-            (improved or final)
+            (wanted or final)
             or (config.checkpoint_every is not None and step % config.checkpoint_every == 0)
             or (config.checkpoint_minutes is not None and now - self.saved_at >= 60 * config.checkpoint_minutes)
             or (self.refused and now - self.tried_at >= RETRY_SECONDS)
         )
         if not self.fabric.broadcast(due):
             return
-        state = self._state()
+        state = self.state.capture()
         if not self.fabric.is_global_zero:
             return
         judged = self.evaluated_at == step and math.isfinite(self.validation["loss"])
@@ -337,71 +314,9 @@ class _Session:
                 return
         if final:
             raise OSError(
-                f"The last checkpoint, of step {step}, could not be written to {self.checkpoints.folder}. The model in"
-                " memory holds its weights. Make room or bring the folder back, and run the same cell again: it goes on"
-                " from the newest checkpoint there."
-            )
-
-    def _state(self) -> dict[str, Any]:
-        """All that the next step depends on. A collective call: each process gives its generators' state."""
-        generators = [repro.rng_state()]
-        if self.fabric.world_size > 1:
-            generators = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(generators, repro.rng_state())
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {"step": self.progress.step, "total": self.total, "lr": self.optimizer.param_groups[0]["lr"]},
-            "scaler": self.fabric.strategy.precision.state_dict(),
-            "rng": generators,
-            "progress": asdict(self.progress),
-            "config": self.config.model_dump(mode="json"),
-            "data": self.data.fingerprint,
-        }
-
-    def restore(self, checkpoint: Checkpoint, *, branch: bool = False) -> None:
-        """Put everything back as the checkpoint has it. A branch keeps its own settings, and may have other data."""
-        state = checkpoint.load()
-        if not branch:
-            self._check_same(state)
-        self.model.load_state_dict(state["model"])
-        own = [
-            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
-        ]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, settings in zip(self.optimizer.param_groups, own):
-            group.update(settings)  # ours are checked or meant to differ; `fused` may differ with the device
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        if self.fabric.global_rank < len(state["rng"]):
-            repro.set_rng_state(state["rng"][self.fabric.global_rank])
-        self.progress = Progress(**state["progress"])
-        self.weights_step = self.progress.step
-        if branch:
-            self.progress = replace(self.progress, best=math.inf, best_step=0, evaluations_since_best=0, finished="")
-            if state["data"] != self.data.fingerprint:
-                self.progress.epoch = self.progress.batch = 0
-            if self.progress.step >= self.total:
-                raise RunError(
-                    f"The branch would start at step {self.progress.step}, and its settings end it at step"
-                    f" {self.total}; give it more train.max_steps (or max_epochs)."
-                )
-
-    def _check_same(self, state: dict[str, Any]) -> None:
-        own, saved = self.config.arithmetic(), state["config"]
-        changed = [
-            f"train.{name} was {saved.get(name)!r}, now {value!r}"
-            for name, value in own.items()
-            if saved.get(name) != value
-        ]
-        if changed:
-            raise RunError(
-                f"{self.run.path.name} was trained with other settings: {'; '.join(changed)}. Put them back to go on"
-                " with it, or make a branch of it (Run.branch, or: python -m utils resume RUN key=value)."
-            )
-        if state["data"] != self.data.fingerprint:
-            raise RunError(
-                f"{self.run.path.name} was trained on data {state['data']}, and this is {self.data.fingerprint}: the"
-                " corpus, its tokenizer or its splits have changed. Bring the data back, or start a new run."
+                f"The last checkpoint, of step {step}, could not be written to {self.checkpoints.folder}. The model"
+                " in memory holds its weights. Make room or bring the folder back, and run the same cell again: it goes"
+                " on from the newest checkpoint there."
             )
 
     def keep_best_weights(self) -> None:

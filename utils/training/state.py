@@ -1,0 +1,122 @@
+"""All that the next step depends on: taken down for a checkpoint, put back from one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from utils.core import repro
+from utils.core.run import RunError
+from utils.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass
+class Progress:
+    """Where training stands."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    """batches of the epoch that are done"""
+    targets: int = 0
+    """targets learned from so far"""
+    best: float = math.inf
+    """lowest validation loss"""
+    best_step: int = 0
+    improved_from: float = math.inf
+    """validation loss of the last improvement by `min_delta`"""
+    evaluations_since: int = 0
+    """evaluations since that improvement"""
+    finished: str = ""
+    """why training ended; empty while it goes on"""
+
+
+@dataclass
+class TrainState:
+    """Weights, optimiser, scaler, generators and progress of a run, as one dict of tensors and plain values."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    fabric: Fabric
+    config: TrainConfig
+    data: str
+    """fingerprint of the data"""
+    progress: Progress = field(default_factory=Progress)
+
+    def capture(self) -> dict[str, Any]:
+        """What a checkpoint holds. A collective call: each process gives its generators' state."""
+        generators = [repro.rng_state()]
+        if self.fabric.world_size > 1:
+            generators = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(generators, repro.rng_state())
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"step": self.progress.step, "lr": self.optimizer.param_groups[0]["lr"]},
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "rng": generators,
+            "progress": asdict(self.progress),
+            "config": self.config.model_dump(mode="json"),
+            "data": self.data,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything back. Raises `RunError` where the settings or the data are not those it was trained with."""
+        self._check_same(state)
+        self._put_back(state)
+        self.progress = Progress(**state["progress"])
+
+    def branch_from(self, state: dict[str, Any], total: int) -> None:
+        """Start where another run stood, with settings of our own, which end at step `total`."""
+        step, saved = state["progress"]["step"], state["config"]
+        if step >= total:
+            raise RunError(
+                f"The branch would start at step {step}, and its settings end it at step {total}; give it more"
+                " train.max_steps (or max_epochs)."
+            )
+        self._put_back(state)
+        fresh = Progress()
+        self.progress = replace(
+            fresh, **{name: state["progress"][name] for name in ("step", "epoch", "batch", "targets")}
+        )
+        if state["data"] != self.data:
+            self.progress.epoch = self.progress.batch = 0
+        elif (saved["batch_size"], saved["seed"]) != (self.config.batch_size, self.config.seed):
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0  # its batches are others
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        own = [
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own):
+            group.update(settings)  # ours are checked or meant to differ; `fused` may differ with the device
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if self.fabric.global_rank < len(state["rng"]):
+            repro.set_rng_state(state["rng"][self.fabric.global_rank])
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        own, saved = self.config.arithmetic(), state["config"]
+        changed = [
+            f"train.{name} was {saved.get(name)!r}, now {value!r}"
+            for name, value in own.items()
+            if saved.get(name) != value
+        ]
+        if changed:
+            raise RunError(
+                f"The run was trained with other settings: {'; '.join(changed)}. Put them back to go on with it, or"
+                " make a branch of it (Run.branch, or: python -m utils resume RUN key=value)."
+            )
+        if state["data"] != self.data:
+            raise RunError(
+                f"The run was trained on data {state['data']}, and this is {self.data}: the corpus, its tokenizer or"
+                " its splits have changed. Bring the data back, or start a new run."
+            )
