@@ -74,6 +74,27 @@ def test_resume_with_overrides_makes_a_branch(trained):
     assert branch.metrics().index[-1] == 25
 
 
+def test_two_processes_train_evaluate_and_report_as_one(trained, tmp_path):
+    alone, _ = trained
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611", "-m", "utils"]
+    command = ["train", "minimal_test", *SHORT, "train.precision=fp32", "--root", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launcher, *command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    [run] = Run.all(tmp_path)
+    assert "| metric | validation | test |" in (run.path / "report.md").read_text()
+    # bf16 (or what the machine has) in one process, fp32 in two: bf16 keeps 8 bits, so losses agree to about 1 in 2^7
+    loss = [one.metrics()["train/loss"].iloc[-1] for one in (alone, run)]
+    assert loss[1] == pytest.approx(loss[0], rel=1 / 2**7)
+
+
+def test_resume_with_a_setting_that_decides_nothing_makes_no_branch(trained):
+    run, _ = trained
+    before = len(Run.all(run.path.parent))
+    assert utils("resume", str(run.path), "train.keep_last=3").returncode == 0
+    assert len(Run.all(run.path.parent)) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

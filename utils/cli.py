@@ -51,25 +51,30 @@ def train(
 
 @app.command()
 def resume(run: RunPath, overrides: Overrides = None) -> None:
-    """Go on with a run. With overrides: a branch of it, in its own folder, from its newest checkpoint."""
+    """Go on with a run. Overrides that would change its weights make a branch, in a folder of its own."""
     from utils.core.run import Run
     from utils.training import recipes
 
     opened = Run.open(run)
     recipe = recipes.Recipe.load(opened.path / "config.yaml", overrides or ())
-    _finish(recipes.go_on(opened, recipe, branch=bool(overrides)))
+    _finish(recipes.go_on(opened, recipe))
 
 
 @app.command()
 def evaluate(run: RunPath, split: Split = Split.test) -> None:
     """Print the metrics of a run's best checkpoint on a split, as JSON."""
+    from utils.core.config import ConfigError
     from utils.training.evaluate import evaluate
     from utils.training.objectives import next_token
     from utils.training.recipes import open_trained
 
     trained = open_trained(run)
-    whole = trained.recipe.train.replace(eval_batches=None)
-    metrics = evaluate(trained.model, next_token, getattr(trained.data(), split.value), whole)
+    part = getattr(trained.data(), split.value)
+    if not part.targets:
+        raise ConfigError(
+            f"{trained.run.path} has no {split.value} split: data.splits is {trained.recipe.data.splits}."
+        )
+    metrics = evaluate(trained.model, next_token, part, trained.recipe.train.replace(eval_batches=None))
     print(json.dumps({"run": trained.run.id, "step": trained.step, "split": split.value, **metrics}, indent=2))
 
 
@@ -147,9 +152,10 @@ def _finish(result: Result) -> None:
     """Evaluate, sample and report a finished run, once for all processes."""
     from utils.training.recipes import finish
 
+    report = finish(result.run)  # every process takes its share of the evaluation
     if int(os.environ.get("RANK", 0)) == 0:
         print(result)
-        print(f"Report: {finish(result.run)}")
+        print(f"Report: {report}")
 
 
 def main() -> None:

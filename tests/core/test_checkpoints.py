@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from utils.core.checkpoints import CheckpointError, Checkpoints
+from utils.core.checkpoints import Checkpoint, CheckpointError, Checkpoints
 
 
 def state(step):
@@ -165,3 +165,24 @@ def test_the_manifest_says_what_was_saved(kept):
     manifest = json.loads((kept.last().path / "manifest.json").read_text())
     assert (manifest["step"], manifest["metric"]) == (3, 2.0)
     assert manifest["bytes"] == (kept.last().path / "state.pt").stat().st_size
+
+
+def test_a_vanished_run_folder_is_not_made_anew(tmp_path):
+    folder = tmp_path / "gone" / "checkpoints"
+    with pytest.raises(OSError, match="step 1 was not written"):
+        Checkpoints(folder).save(1, {"weights": torch.ones(1)})
+    assert not folder.parent.exists()
+
+
+def test_a_disk_that_fails_to_read_does_not_cost_a_sound_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"weights": torch.ones(1)})
+
+    def fail(self):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Checkpoint, "verify", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            checkpoints.last()
+    assert checkpoints.last().step == 1

@@ -218,3 +218,12 @@ def test_a_preview_shows_what_is_read_and_what_follows(corpus):
     assert table["input"].tolist() == [WORDS[0:8], repr(WORDS[8:16])[1:-1]]
     assert table["then"].tolist() == [repr(WORDS[8])[1:-1], repr(WORDS[16])[1:-1]]
     assert table["targets"].tolist() == [8, 8]
+
+
+def test_a_token_file_that_was_cut_short_is_refused(corpus):
+    config, root = corpus("abc def\n" * 100)
+    folder = prepare(config, root).folder
+    with (folder / "train.tokens.bin").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(CorpusError, match="holds 50 tokens"):
+        prepare(config, root)

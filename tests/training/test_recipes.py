@@ -110,14 +110,21 @@ def test_recipe_is_trained_taken_up_opened_and_branched(recipe, tmp_path):
     assert not trained.model.training
     assert trained.data().fingerprint == best.load()["data"]
 
-    longer = go_on(result.run, recipe.replace(train={"max_steps": 9}), branch=True)
+    longer = go_on(result.run, recipe.replace(train={"max_steps": 9}))
     assert longer.run.parent_id == result.run.id
     assert list(longer.run.metrics().index)[-1] == longer.progress.step == 9
     assert go_on(longer.run, open_trained(longer.run.path).recipe).progress.step == 9
     with pytest.raises(RunError, match="start at step 6"):
-        go_on(result.run, recipe.replace(train={"lr": 0.1}), branch=True)
+        go_on(result.run, recipe.replace(train={"lr": 0.1}))
 
 
 def test_run_without_a_checkpoint_cannot_be_opened(new_run):
     with pytest.raises(ConfigError, match="has no checkpoint yet"):
         newest_checkpoint(new_run())
+
+
+def test_settings_that_do_not_decide_the_weights_take_up_the_same_run(recipe, tmp_path):
+    first = train(recipe, tmp_path)
+    other = recipe.replace(train={"keep_last": 5, "checkpoint_every": 2}, sample={"max_new_tokens": 3})
+    assert train(other, tmp_path).run.id == go_on(first.run, other).run.id == first.run.id
+    assert train(recipe.replace(train={"lr": 0.5}), tmp_path).run.id != first.run.id

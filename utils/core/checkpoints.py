@@ -10,6 +10,7 @@ tensors, numbers and strings that `torch.load(weights_only=True)` accepts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -69,7 +70,7 @@ class Checkpoints:
         temporary = self.folder / f".writing-{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir(parents=True)
+            temporary.mkdir()  # a run folder that has gone is not made anew, elsewhere
             with (temporary / "state.pt").open("wb") as file:
                 torch.save(state, file)
                 _flush(file)
@@ -120,7 +121,7 @@ class Checkpoints:
     def _sound(self, checkpoint: Checkpoint) -> bool:
         try:
             checkpoint.verify()
-        except (CheckpointError, OSError, ValueError, KeyError) as error:
+        except (CheckpointError, FileNotFoundError, ValueError, KeyError) as error:
             _set_aside(checkpoint.path, checkpoint.step, error)
             return False
         return True
@@ -158,7 +159,8 @@ def _flush_folder(folder: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):  # some file systems cannot; the checkpoint is in its place already
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

@@ -63,6 +63,10 @@ class Config(BaseModel):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def identity(self) -> str:
+        """Equal for configs whose runs are one experiment; a config with settings that decide nothing narrows it."""
+        return self.fingerprint()
+
     def _repr_html_(self) -> str:
         """The settings that were given, and all of them folded away."""
         given, every = (dict(flatten(self.model_dump(exclude_unset=unset))) for unset in (True, False))
@@ -172,7 +176,8 @@ def _explain(model: type[BaseModel], error: ValidationError, path: str | Path | 
             lines.append(f"{key} is missing; give it a value")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {message} (got {fault['input']!r})" if key else message)
+            got = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+            lines.append(f"{key}: {message}{got}" if key else message)
     where = f"{path}: " if path is not None else ""
     return where + "; ".join(lines)
 

@@ -110,12 +110,23 @@ def _git() -> dict[str, Any] | None:
 
 def _devices() -> dict[str, Any]:
     torch = sys.modules.get("torch")
-    facts: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "cpu_count": os.cpu_count()}
+    facts: dict[str, Any] = {"cpu": _cpu(), "cpu_count": os.cpu_count()}
     if torch is not None and torch.cuda.is_available():
         facts["cuda"] = torch.version.cuda
         facts["gpu"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         facts["driver"] = _driver()
+    if torch is not None and torch.backends.mps.is_available():
+        facts["gpu"] = ["Apple GPU (mps)"]
     return facts
+
+
+def _cpu() -> str:
+    """The processor's model name where the system tells, else its architecture."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _driver() -> str | None:

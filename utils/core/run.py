@@ -12,6 +12,7 @@ several runs is computed from their folders.
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import logging
 import os
@@ -67,6 +68,7 @@ class Run:
             "name": name,
             "parent_id": parent_id,
             "config_hash": config.fingerprint(),
+            "identity": config.identity(),
             "created": created.isoformat(timespec="microseconds"),  # orders runs of one second
             "sessions": [],
             **repro.environment(),
@@ -86,20 +88,25 @@ class Run:
 
     @classmethod
     def start(cls, root: str | Path, name: str, config: Config, *, resume: str = "auto") -> Run:
-        """The newest run of this name and config under `root` (`resume="auto"`), or a new one (also: `"never"`).
+        """The newest run of this name and identity under `root` (`resume="auto"`), or a new one (also: `"never"`).
 
         So the same notebook cell, run again after a disconnect, takes up its own run.
         """
         if resume not in ("auto", "never"):
             raise RunError(f"resume={resume!r}: expected 'auto' or 'never'.")
-        found = [run for run in cls.all(root) if run.name == name and run.stamp["config_hash"] == config.fingerprint()]
+        found = [run for run in cls.all(root) if run.name == name and run.stamp["identity"] == config.identity()]
         return found[-1] if found and resume == "auto" else cls.create(root, name, config)
 
     @classmethod
     def all(cls, root: str | Path) -> list[Run]:
-        """The runs directly under `root`, oldest first."""
-        stamps = Path(root).expanduser().glob(f"*/{STAMP}")
-        return sorted((cls.open(stamp.parent) for stamp in stamps), key=lambda run: (run.created, run.id))
+        """The runs directly under `root`, oldest first. A folder whose stamp cannot be read is reported."""
+        runs = []
+        for stamp in Path(root).expanduser().glob(f"*/{STAMP}"):
+            try:
+                runs.append(cls.open(stamp.parent))
+            except (ValueError, KeyError) as error:
+                log.warning("%s is passed over, its stamp is damaged: %s", stamp.parent, error)
+        return sorted(runs, key=lambda run: (run.created, run.id))
 
     def branch(self, config: Config, name: str | None = None) -> Run:
         """A new run beside this one, with its own id, that names this one as its parent."""
@@ -169,7 +176,10 @@ class Run:
 
     def _write_stamp(self, stamp: dict[str, Any]) -> None:
         temporary = self.path / f"{STAMP}.tmp"
-        temporary.write_text(json.dumps(stamp, indent=2, ensure_ascii=False), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(stamp, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self.path / STAMP)
 
     def __repr__(self) -> str:
@@ -182,7 +192,8 @@ class Run:
             size = sum(file.stat().st_size for file in files) / 1024
             if size and not entry.name.startswith("."):
                 rows += f"<tr><td><code>{entry.name}</code></td><td>{len(files)}</td><td>{size:,.1f}</td></tr>"
-        return f"<p><code>{self.path}</code></p><table><tr><th></th><th>files</th><th>KiB</th></tr>{rows}</table>"
+        head = f"<p><code>{html.escape(str(self.path))}</code></p><table><tr><th></th><th>files</th><th>KiB</th></tr>"
+        return f"{head}{rows}</table>"
 
 
 _RETENTION = """\

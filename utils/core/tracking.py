@@ -6,6 +6,7 @@ is taken up again. A tracker that fails is reported and never stops training.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -93,6 +94,8 @@ class Tracking:
                 log.warning(
                     "%s could not be written at step %d: %s. It is rebuilt from the metrics.", name, step, error
                 )
+                with contextlib.suppress(OSError):  # what it still holds is in the metrics
+                    tracker.close()
                 self._open(name)
 
     def _open(self, name: str) -> None:

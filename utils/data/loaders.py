@@ -9,6 +9,7 @@ The order of batches is a function of (seed, epoch), so any position in it can b
 
 from __future__ import annotations
 
+import html
 import json
 import secrets
 import shutil
@@ -127,7 +128,7 @@ class TextData:
             for name, size in self.metadata["splits"].items()
         )
         facts = self.metadata
-        origin = f"{facts['source']}, sha256 {facts['sha256'][:12]}, vocabulary {facts['vocab_size']:,}"
+        origin = f"{html.escape(facts['source'])}, sha256 {facts['sha256'][:12]}, vocabulary {facts['vocab_size']:,}"
         return f"<p>{origin}</p><table><tr><th>split</th><th>characters</th><th>tokens</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:
@@ -159,6 +160,10 @@ def open_data(folder: Path, block_size: int) -> TextData:
             )
         path = folder / f"{name}.tokens.bin"
         tokens = np.memmap(path, metadata["dtype"], mode="r") if size["tokens"] else np.empty(0, metadata["dtype"])
+        if len(tokens) != size["tokens"]:
+            raise CorpusError(
+                f"{path} holds {len(tokens)} tokens, and metadata.json says {size['tokens']}: delete {folder}."
+            )
         splits[name] = TokenBlocks(tokens, block_size, size["characters"], size["bytes"])
     return TextData(folder, metadata, load_tokenizer(folder), **splits)
 

@@ -34,7 +34,7 @@ class TokenizerConfig(Config):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. `decode(encode(text)) == text` for any text that `encode` takes."""
+    """Text to ids and back. `decode(encode(text)) == text` for our own; a Hugging Face one may normalise."""
 
     vocab_size: int
     start_id: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from utils.core.run import Run
     from utils.data.tokenizers import Tokenizer
 
+log = logging.getLogger(__name__)
 Sampler = Callable[[nn.Module, int], str]
 
 
@@ -69,12 +71,19 @@ def progress_bar(total: int, done: int, *, disable: bool = False):
     )
 
 
-def text_sampler(run: Run, tokenizer: Tokenizer, config: SamplingConfig, prompt: str = "\n") -> Sampler:
-    """A sampler that continues `prompt`, and keeps each text in the run's predictions/samples.jsonl."""
+def text_sampler(run: Run, tokenizer: Tokenizer, config: SamplingConfig, prompt: str = "") -> Sampler:
+    """A sampler that continues `prompt`, and keeps each text in the run's predictions/samples.jsonl.
+
+    Raises at once where the tokenizer cannot take the prompt.
+    """
+    tokenizer.encode(prompt)
 
     def sample(model: nn.Module, step: int) -> str:
         text = generate(model, tokenizer, prompt, config, seed=step)
-        jsonl.append(run.samples_file, {"step": step, "prompt": prompt, "text": text})
+        try:
+            jsonl.append(run.samples_file, {"step": step, "prompt": prompt, "text": text})
+        except OSError as error:
+            log.warning("The sample of step %d could not be kept: %s.", step, error)
         return text
 
     return sample

@@ -43,7 +43,7 @@ class TrainConfig(Config):
     precision: PrecisionName = "auto"
     """auto: bf16 where the hardware has it, else fp16 with loss scaling on CUDA, else fp32"""
     compile: bool = False
-    """torch.compile the training step: about a minute at the start, faster steps after it"""
+    """torch.compile the model for training: about a minute at the start, faster steps after it"""
     seed: int = Field(1337, ge=0)
     """seed of weights, dropout and the order of batches"""
     deterministic: bool = False
@@ -56,7 +56,7 @@ class TrainConfig(Config):
     eval_batches: int | None = Field(None, ge=1)
     """batches an evaluation; None: the whole split"""
     eval_batch_size: int | None = Field(None, ge=1)
-    """rows a forward pass of an evaluation; None: four times a training pass"""
+    """rows a forward pass of an evaluation; None: those of a training pass"""
     patience: int | None = Field(None, ge=1)
     """evaluations without improvement after which training stops early; None: never"""
     min_delta: float = Field(0.0, ge=0)

@@ -47,7 +47,7 @@ def evaluate(
     batches, and all get the result.
     """
     fabric = fabric or make_fabric(choose(config.device, config.precision))
-    rows = config.eval_batch_size or 4 * (config.micro_batch_size or config.batch_size)
+    rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
     mode = model.training
     model.to(fabric.device).eval()
     means = WeightedMeans()

@@ -85,6 +85,8 @@ def fit(
     """
     compute = choose(config.device, config.precision)
     fabric = fabric or make_fabric(compute)
+    if "FSDP" in type(fabric.strategy).__name__:
+        raise RunError("fit saves whole models, so it takes one device or DDP; FSDP shards them. Use strategy='ddp'.")
     with contextlib.ExitStack() as stack:
         if fabric.is_global_zero:
             stack.enter_context(run.locked())
@@ -280,7 +282,11 @@ class _Session:
                 progress.finished = f"stopped early after {progress.step} steps"
         if not self.fabric.is_global_zero:
             return False
-        judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
+        try:
+            judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
+        except OSError as error:
+            log.warning("The checkpoints cannot be read: %s. Training goes on.", error)
+            return True
         return len(judged) < config.keep_best or loss < judged[config.keep_best - 1]
 
     # Checkpoints

@@ -45,4 +45,4 @@ def language_metrics(means: Mapping[str, float], units: Mapping[str, float]) -> 
     """Add perplexity exp(loss), and bits a unit: loss / ln 2 / (units a token). `units` as of `TokenBlocks.units`."""
     loss = means["loss"]
     bits = {f"bits_per_{unit}": loss / math.log(2) / per_token for unit, per_token in units.items()}
-    return {**means, "perplexity": math.exp(loss) if loss < 700 else math.inf, **bits}
+    return {**means, "perplexity": math.inf if loss > 700 else math.exp(loss), **bits}

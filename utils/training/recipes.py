@@ -5,7 +5,9 @@ The notebook takes the steps one by one, the command line takes them all with `t
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from utils.training.report import write_report
 
 if TYPE_CHECKING:
     import pandas
+    from lightning_fabric import Fabric
 
 CONFIGS = ROOT / "configs"
 SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
@@ -45,7 +48,7 @@ SIZES = {
 
 
 class Recipe(Config):
-    """Everything that decides a run."""
+    """Everything that decides a run. What decides its weights is its `identity`."""
 
     name: str = "lm"
     """first part of the run folder's name"""
@@ -57,8 +60,8 @@ class Recipe(Config):
     """how it is trained"""
     sample: SamplingConfig = SamplingConfig()
     """how text is sampled from it"""
-    prompt: str = "\n"
-    """what samples begin with"""
+    prompt: str = ""
+    """what samples begin with; empty: the tokenizer's start"""
 
     @model_validator(mode="after")
     def _fits(self):
@@ -69,6 +72,10 @@ class Recipe(Config):
                 " lower the one or raise the other"
             )
         return self
+
+    def identity(self) -> str:
+        parts = (self.name, self.data.fingerprint(), self.model.fingerprint(), self.train.arithmetic())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -83,6 +90,7 @@ def recipe_from_form(form: Settings) -> Recipe:
         raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
     if form.model_size and form.model_size not in SIZES:
         raise ConfigError(f"model_size={form.model_size!r}: expected one of {', '.join(SIZES)}, or nothing.")
+    base = load_recipe(SCALES[form.scale])
     sizes = SIZES.get(form.model_size, {})
     changes = {f"model.{name}": value for name, value in sizes.items()}
     if form.tokenizer in ("", "char", "bpe"):
@@ -95,8 +103,10 @@ def recipe_from_form(form: Settings) -> Recipe:
         "train.lr": form.learning_rate,
         "train.seed": form.seed,
     }
+    if form.max_steps and base.train.warmup_steps > form.max_steps:  # a short run keeps a short warm-up
+        changes["train.warmup_steps"] = max(1, form.max_steps // 10)
     filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
-    return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides)])
+    return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
 
 
 def build_model(recipe: Recipe, data: TextData) -> GPT:
@@ -131,9 +141,9 @@ def train(recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "aut
     return _train(recipe, root, lambda data: start_run(recipe, data, root, resume=resume))
 
 
-def go_on(run: Run, recipe: Recipe, *, branch: bool = False) -> Result:
-    """Take up `run` where it stopped; or a branch of it, with a recipe of its own, from its newest checkpoint."""
-    if not branch:
+def go_on(run: Run, recipe: Recipe) -> Result:
+    """Take up `run` where it stopped; or, where `recipe` would change its weights, a branch of it."""
+    if run.stamp["identity"] == recipe.identity():
         return _train(recipe, run.path.parent, lambda data: run)
     parent = newest_checkpoint(run)
     return _train(recipe, run.path.parent, lambda data: _with_tokenizer(run.branch(recipe), data), parent)
@@ -157,21 +167,29 @@ def _with_tokenizer(run: Run, data: TextData) -> Run:
     return run
 
 
-def final_metrics(model: GPT, data: TextData, config: TrainConfig) -> pandas.DataFrame:
+def final_metrics(model: GPT, data: TextData, config: TrainConfig, *, fabric: Fabric | None = None) -> pandas.DataFrame:
     """The metrics of a model on validation and test (where there is one): a row a metric, a column a split."""
     import pandas
 
     splits = {"validation": data.validation, "test": data.test}
     config = config.replace(eval_batches=None)  # whole splits
     return pandas.DataFrame(
-        {name: evaluate(model, next_token, split, config) for name, split in splits.items() if split.targets}
+        {
+            name: evaluate(model, next_token, split, config, fabric=fabric)
+            for name, split in splits.items()
+            if split.targets
+        }
     )
 
 
 def finish(run: Run) -> Path:
-    """Evaluate a run's best weights, sample from them, and write report.md."""
+    """Evaluate a run's best weights, sample from them, write report.md. Several processes share the evaluation."""
     trained = open_trained(run.path)
-    metrics = final_metrics(trained.model, trained.data(), trained.recipe.train)
+    train = trained.recipe.train
+    fabric = make_fabric(choose(train.device, train.precision))
+    metrics = final_metrics(trained.model, trained.data(), train, fabric=fabric)
+    if not fabric.is_global_zero:
+        return run.path / "report.md"
     samples = sample_temperatures(trained.model, trained.tokenizer, trained.recipe.prompt, trained.recipe.sample)
     return write_report(run, metrics, samples)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ def write_report(run: Run, final: pandas.DataFrame, samples: Samples) -> Path:
     run.save_figure(plot_metrics(run), "curves")
     metrics, stamp = run.metrics(), run.stamp
     parent = f", a branch of {run.parent_id}" if run.parent_id else ""
+    folder = shlex.quote(str(run.path))
     git = stamp["git"] or {"commit": "none", "dirty": False}
     sections = [
         f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {metrics.index[-1]:,} steps,"
@@ -29,8 +31,8 @@ def write_report(run: Run, final: pandas.DataFrame, samples: Samples) -> Path:
         f"## Environment\n\n{stamp['os']}, Python {stamp['python']}, device {stamp['device']},"
         f" precision {stamp['precision']}, seed {stamp['seed']}, git {git['commit'][:12]}"
         f"{' with changes' if git['dirty'] else ''}, packages {stamp['env_hash']}; all in env_stamp.json.",
-        f"## Use it\n\n```\npython -m utils generate {run.path} --prompt 'Once'\npython -m utils evaluate {run.path}\n"
-        f"python -m utils resume {run.path} train.max_steps=...\ntensorboard --logdir {run.path / 'tb'}\n```",
+        f"## Use it\n\n```\npython -m utils generate {folder}\npython -m utils evaluate {folder}\n"
+        f"python -m utils resume {folder} train.max_steps=...\ntensorboard --logdir {folder}/tb\n```",
     ]
     path = run.path / "report.md"
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")

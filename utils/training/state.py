@@ -59,6 +59,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            # The rate is a function of the step; what it was is kept for the record.
             "schedule": {"step": self.progress.step, "lr": self.optimizer.param_groups[0]["lr"]},
             "scaler": self.fabric.strategy.precision.state_dict(),
             "rng": generators,
@@ -93,13 +94,15 @@ class TrainState:
 
     def _put_back(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        # Our own settings stay: they are checked, or meant to differ; and `fused`, which says where the state of AdamW
+        # has to lie, may differ with the device.
         own = [
-            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+            {**saved, **{name: value for name, value in group.items() if name != "params"}}
+            for saved, group in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups)
         ]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, settings in zip(self.optimizer.param_groups, own):
-            group.update(settings)  # ours are checked or meant to differ; `fused` may differ with the device
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+        if state["scaler"]:  # empty in bf16 and fp32
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
         if self.fabric.global_rank < len(state["rng"]):
             repro.set_rng_state(state["rng"][self.fabric.global_rank])
 
