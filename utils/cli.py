@@ -92,7 +92,7 @@ def generate(
 ) -> None:
     """Continue a prompt with a run's best checkpoint. What is not given is as in the run's recipe."""
     from utils.models import generate as generation
-    from utils.training.recipes import open_trained
+    from utils.training.recipes import open_trained, prompt_of
 
     trained = open_trained(run)
     given = {
@@ -104,7 +104,7 @@ def generate(
         "stop": stop,
     }
     config = trained.recipe.sample.replace(**{name: value for name, value in given.items() if value is not None})
-    prompts = prompt or [trained.recipe.prompt]
+    prompts = prompt or [prompt_of(trained.recipe, trained.data())]
     for one, text in zip(prompts, generation.generate(trained.model, trained.tokenizer, prompts, config, seed=seed)):
         print(one + text)
 

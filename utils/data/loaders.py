@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from utils.data.text import Corpus, CorpusConfig, CorpusError, load_corpus
-from utils.data.tokenizers import Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+from utils.data.tokenizers import HFTokenizer, Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     import pandas
@@ -139,7 +139,11 @@ class TextData:
 def prepare(config: DataConfig, root: Path) -> TextData:
     """Tokenize a corpus into a folder under `root`, or open the one an equal corpus and config left there."""
     corpus = load_corpus(config)
-    identity = config.model_copy(update={"block_size": 1, "corpus": corpus.sha256}).fingerprint()
+    settings = config.model_copy(update={"block_size": 1, "corpus": corpus.sha256})
+    if config.tokenizer.kind == "hf":  # the name does not say which version it stands for
+        version = HFTokenizer.load(config.tokenizer.name).fingerprint()
+        settings = settings.replace(tokenizer={"name": version})
+    identity = settings.fingerprint()
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.corpus).stem)
     folder = root / f"{name}-{config.tokenizer.kind}-{identity}"
     if not folder.is_dir():

@@ -5,13 +5,14 @@ A tokenizer is made from a config (and a corpus, where it learns from one), save
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from utils.core.config import Config, ConfigError
 
@@ -31,6 +32,12 @@ class TokenizerConfig(Config):
     """bpe only: entries to learn, the 256 bytes and the end-of-text token included"""
     name: str | None = None
     """hf only: hub id or local folder, such as gpt2"""
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.kind == "hf" and self.name is None:
+            raise ValueError("kind=hf needs tokenizer.name: a hub id such as gpt2, or a local folder")
+        return self
 
 
 class Tokenizer(Protocol):
@@ -150,6 +157,12 @@ class HFTokenizer:
         except (OSError, ValueError) as error:
             raise TokenizerError(f"Hugging Face tokenizer {name!r} could not be loaded: {error}") from error
 
+    def fingerprint(self) -> str:
+        """Of the vocabulary and the rules: a name alone does not say which version it stands for."""
+        backend = getattr(self.inner, "backend_tokenizer", None)
+        rules = backend.to_str() if backend is not None else json.dumps(sorted(self.inner.get_vocab().items()))
+        return hashlib.sha256(rules.encode()).hexdigest()[:12]
+
     def encode(self, text: str) -> np.ndarray:
         return np.array(self.inner(text, add_special_tokens=False, verbose=False)["input_ids"], np.int64)
 
@@ -166,8 +179,6 @@ def build_tokenizer(config: TokenizerConfig, text: str, training_text: str) -> T
         return CharTokenizer(text, byte_fallback=config.byte_fallback)
     if config.kind == "bpe":
         return BPETokenizer.train(training_text, config.vocab_size)
-    if config.name is None:
-        raise TokenizerError("tokenizer.kind=hf needs tokenizer.name: a hub id such as gpt2, or a local folder.")
     return HFTokenizer.load(config.name)
 
 

@@ -57,9 +57,10 @@ class Result:
 
     def __str__(self) -> str:
         done = self.progress
+        state = done.finished or f"interrupted after {done.step} steps"
         return (
-            f"{done.finished}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss"
-            f" {done.best:.4f} at step {done.best_step}; the model holds the weights of step {self.weights_step}."
+            f"{state}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss {done.best:.4f}"
+            f" at step {done.best_step}; the model holds the weights of step {self.weights_step}."
         )
 
     def _repr_html_(self) -> str:
@@ -190,6 +191,8 @@ class _Session:
                 with repro.preserved_rng():
                     bar.write(f"step {progress.step}:\n{sample(self.model, progress.step)}\n")
             self._checkpoint(wanted=improved, final=stop or bool(progress.finished))
+            if stop and main and not progress.finished:
+                log.info("Interrupted; saved after step %d. Run the same again to go on from there.", progress.step)
             if progress.finished or stop:
                 break
 

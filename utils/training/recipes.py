@@ -61,7 +61,7 @@ class Recipe(Config):
     sample: SamplingConfig = SamplingConfig()
     """how text is sampled from it"""
     prompt: str = ""
-    """what samples begin with; empty: the tokenizer's start"""
+    """what samples begin with; empty: the first tokens of the validation text"""
 
     @model_validator(mode="after")
     def _fits(self):
@@ -81,6 +81,9 @@ class Recipe(Config):
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
     named = CONFIGS / f"{path}.yaml"
+    if not named.is_file() and not Path(path).is_file():
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise ConfigError(f"No recipe {str(path)!r}: expected a YAML file, or one of {names}.")
     return Recipe.load(named if named.is_file() else path, overrides)
 
 
@@ -121,6 +124,11 @@ def build_model(recipe: Recipe, data: TextData) -> GPT:
     return GPT(_sized(recipe, needed))
 
 
+def prompt_of(recipe: Recipe, data: TextData) -> str:
+    """What samples begin with: the recipe's prompt, or the first 32 tokens of the validation text."""
+    return recipe.prompt or data.tokenizer.decode(data.validation.tokens[:32])
+
+
 def _sized(recipe: Recipe, vocab_size: int) -> TransformerConfig:
     """The model's config with what it leaves to the tokenizer and the data filled in."""
     config = recipe.model
@@ -156,7 +164,7 @@ def _train(recipe: Recipe, root: Path, take_run: Callable[[TextData], Run], pare
     model = build_model(recipe, data)
     path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
     run = Run.open(path)
-    sampler = text_sampler(run, data.tokenizer, recipe.sample, recipe.prompt)
+    sampler = text_sampler(run, data.tokenizer, recipe.sample, prompt_of(recipe, data))
     return fit(model, next_token, data, run, recipe.train, sample=sampler, parent=parent, fabric=fabric)
 
 
@@ -187,10 +195,13 @@ def finish(run: Run) -> Path:
     trained = open_trained(run.path)
     train = trained.recipe.train
     fabric = make_fabric(choose(train.device, train.precision))
-    metrics = final_metrics(trained.model, trained.data(), train, fabric=fabric)
+    data = trained.data()
+    metrics = final_metrics(trained.model, data, train, fabric=fabric)
     if not fabric.is_global_zero:
         return run.path / "report.md"
-    samples = sample_temperatures(trained.model, trained.tokenizer, trained.recipe.prompt, trained.recipe.sample)
+    samples = sample_temperatures(
+        trained.model, trained.tokenizer, prompt_of(trained.recipe, data), trained.recipe.sample
+    )
     return write_report(run, metrics, samples)
 
 
