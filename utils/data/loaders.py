@@ -173,14 +173,14 @@ def open_data(folder: Path, block_size: int) -> TextData:
 
 
 def preview(batch: dict[str, torch.Tensor], tokenizer: Tokenizer, rows: int = 4) -> pandas.DataFrame:
-    """The first rows of a batch as text: what the model reads, and what it must say after its last token."""
+    """The first rows of a batch as text: the end of what the model reads, and what it must say after it."""
     import pandas
 
     shown = []
     for ids, labels in zip(batch["input_ids"][:rows], batch["labels"][:rows]):
         real = labels != -100
         text, following = tokenizer.decode(ids[real].tolist()), tokenizer.decode(labels[real][-1:].tolist())
-        shown.append({"input": repr(text)[1:-1], "then": repr(following)[1:-1], "targets": int(real.sum())})
+        shown.append({"input": repr(text)[1:-1][-48:], "then": repr(following)[1:-1], "targets": int(real.sum())})
     return pandas.DataFrame(shown)
 
 
