@@ -102,7 +102,7 @@ class Samples:
             f'<tr><td style="vertical-align: top">{temperature}</td><td style="{style}">{html.escape(text)}</td></tr>'
             for temperature, text in self.texts.items()
         )
-        heads = f"<tr><th>temperature</th><th style="text-align: left">continuation of {html.escape(repr(self.prompt))}</th></tr>"
+        heads = f"<tr><th>temperature</th><th style='text-align: left'>continuation of {html.escape(repr(self.prompt))}</th></tr>"
         return f"<table>{heads}{cells}</table>"
 
 
