@@ -102,7 +102,8 @@ class Samples:
             f'<tr><td style="vertical-align: top">{temperature}</td><td style="{style}">{html.escape(text)}</td></tr>'
             for temperature, text in self.texts.items()
         )
-        heads = f"<tr><th>temperature</th><th style='text-align: left'>continuation of {html.escape(repr(self.prompt))}</th></tr>"
+        title = f"continuation of {html.escape(repr(self.prompt))}"
+        heads = f"<tr><th>temperature</th><th style='text-align: left'>{title}</th></tr>"
         return f"<table>{heads}{cells}</table>"
 
 
