@@ -150,12 +150,14 @@ def notebook(
 
 def _finish(result: Result) -> None:
     """Evaluate, sample and report a finished run, once for all processes."""
+    from utils.core.device import leave_processes
     from utils.training.recipes import finish
 
     report = finish(result.run)  # every process takes its share of the evaluation
     if int(os.environ.get("RANK", 0)) == 0:
         print(result)
         print(f"Report: {report}")
+    leave_processes()
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import lightning_fabric  # noqa: F401 (now, not in each session)
 import torch.utils.flop_counter  # noqa: F401 (imports sympy)
 from conftest import SETTINGS, digest, make_data, make_model
 
+from utils.core.device import leave_processes
 from utils.core.run import Run
 from utils.training.config import TrainConfig
 from utils.training.fit import fit
@@ -57,5 +58,6 @@ if __name__ == "__main__":
     sessions = json.loads(sys.argv[1])
     if "WORLD_SIZE" in os.environ:
         session(**sessions[0])
+        leave_processes()
     else:
         print("\n" + json.dumps([forked(arguments) for arguments in sessions]))

@@ -83,6 +83,15 @@ def make_fabric(compute: Compute) -> Fabric:
     return fabric
 
 
+def leave_processes() -> None:
+    """Wait for the other processes, if there are any, and close the links to them: at exit gloo's threads may abort."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _bf16(device: str) -> tuple[bool, str]:
     """Whether products in bf16 run on bf16 hardware, and how that is known."""
     import torch
