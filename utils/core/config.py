@@ -60,8 +60,7 @@ class Config(BaseModel):
 
     def fingerprint(self) -> str:
         """12 hex digits of the sha256 of every value; equal configs have equal fingerprints, in any key order."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest(self.model_dump(mode="json"))
 
     def identity(self) -> str:
         """Equal for configs whose runs are one experiment; a config with settings that decide nothing narrows it."""
@@ -84,6 +83,11 @@ def _table(values: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """A value as text; quoted where it would be invisible."""
     return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of the sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +30,7 @@ from utils.training.config import TrainConfig
 from utils.training.evaluate import Data, evaluate
 from utils.training.objectives import IGNORED, Batch, Objective, count_targets, micro_batches, shard
 from utils.training.optim import learning_rate, make_optimizer
+from utils.training.result import Result
 from utils.training.speed import Speed
 from utils.training.state import Progress, TrainState
 
@@ -43,28 +43,6 @@ RETRY_SECONDS = 30.0
 
 class NonFiniteError(RunError):
     """The loss or the gradient is NaN or infinite; the weights are as before the step."""
-
-
-@dataclass
-class Result:
-    """What `fit` leaves. `weights_step` is the step whose weights the model holds."""
-
-    run: Run
-    progress: Progress
-    weights_step: int
-    validation: dict[str, float] = field(default_factory=dict)
-    """metrics of the last evaluation of this session; empty where the run was complete already"""
-
-    def __str__(self) -> str:
-        done = self.progress
-        state = done.finished or f"interrupted after {done.step} steps"
-        return (
-            f"{state}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss {done.best:.4f}"
-            f" at step {done.best_step}; the model holds the weights of step {self.weights_step}."
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
 
 
 def fit(

@@ -5,7 +5,6 @@ The notebook takes the steps one by one, the command line takes them all with `t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -18,7 +17,7 @@ from pydantic import Field, model_validator
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint, Checkpoints
-from utils.core.config import Config, ConfigError
+from utils.core.config import Config, ConfigError, digest
 from utils.core.device import choose, make_fabric
 from utils.core.notebook import ROOT, Settings
 from utils.core.run import Run
@@ -30,9 +29,10 @@ from utils.models.transformer import GPT
 from utils.training.callbacks import text_sampler
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
-from utils.training.fit import Result, fit
+from utils.training.fit import fit
 from utils.training.objectives import next_token
 from utils.training.report import write_report
+from utils.training.result import Result
 
 if TYPE_CHECKING:
     import pandas
@@ -74,8 +74,7 @@ class Recipe(Config):
         return self
 
     def identity(self) -> str:
-        parts = (self.name, self.data.fingerprint(), self.model.fingerprint(), self.train.arithmetic())
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        return digest([self.name, self.data.fingerprint(), self.model.fingerprint(), self.train.arithmetic()])
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
