@@ -40,6 +40,8 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python -m pip install -q -c requirements.txt -e '.[test]'
+	@# Without what it asks for: torchvision's usual Linux wheels are CUDA builds, which break beside a CPU torch.
+	$(BIN)/python -m pip install -q --no-deps vit-pytorch==1.26.11
 	touch $@
 
 .PHONY: help run test format lint bench clean

@@ -135,3 +135,44 @@ def test_notebook_runs_headlessly_with_settings_and_keeps_the_executed_copy(tmp_
     assert "# A heading" in done.stdout
     assert "the scale is smoke" in done.stdout
     assert nbformat.read(output, as_version=4).cells[2].outputs[0]["text"] == "the scale is smoke\n"
+
+
+SMALL = ["num_layers=2", "num_heads=2", "width=32", "vocab_size=97", "context_length=32", "--scale", "smoke"]
+
+
+def test_validate_exits_0_for_a_sound_model_and_saves_the_report(tmp_path):
+    done = utils("validate", "example:gpt", *SMALL, "--report", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "Sound" in done.stdout
+    assert "pass  causality" in done.stdout
+    report = json.loads((tmp_path / "out" / "validation_report.json").read_text())
+    assert report["sound"]
+    assert "width=32" in report["facts"]["config"]
+    assert (tmp_path / "out" / "validation_report.html").stat().st_size > 50_000
+
+
+def test_validate_exits_1_where_a_critical_check_fails(tmp_path):
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n\n\ndef build_model():\n    return nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 40))\n"
+    )
+    done = utils("validate", str(tmp_path / "model.py"), "vocab_size=50", "context_length=8", "--scale", "smoke")
+    assert done.returncode == 1, done.stderr
+    assert "Not sound: vocabulary range fails" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["example:rnn"], "example:gpt"),
+        (["nowhere/model.py"], "nowhere/model.py"),
+        (["example:gpt", "--kind", "poet"], "kind"),
+        (["example:gpt", "--scale", "huge"], "scale"),
+        (["example:gpt", "wdith=32"], "width"),
+    ],
+)
+def test_validate_exits_2_in_one_line_where_the_model_cannot_be_loaded(arguments, message):
+    done = utils("validate", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

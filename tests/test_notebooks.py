@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,23 @@ def connect(self, address):
         raise OSError(f"the test blocks the network: {address}")
     return real(self, address)
 socket.socket.connect = connect
+"""
+# template.ipynb uses what Colab ships: these modules are absent there, and pip is neither imported nor run.
+ABSENT = ("lightning", "lightning_fabric", "wandb", "optuna", "datasets", "pip")
+WITHOUT_ABSENT = f"""
+import re, sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {ABSENT} else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+def refuse(event, arguments):
+    if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+        words = re.split(r"[^\\w.-]+", str(arguments[:2]))
+        if any(re.fullmatch(r"pip[\\d.]*(.exe)?", word) for word in words):
+            raise RuntimeError(f"the test blocks pip: {{arguments[:2]}}")
+sys.addaudithook(refuse)
 """
 
 spec = importlib.util.spec_from_file_location("lint_notebooks", Path(__file__).with_name("lint_notebooks.py"))
@@ -75,7 +93,8 @@ def test_lint_finds_outputs_and_a_missing_form():
 def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(BLOCK_SOCKETS)
+    installs_nothing = path.name == "template.ipynb"
+    (site / "sitecustomize.py").write_text(BLOCK_SOCKETS + (WITHOUT_ABSENT if installs_nothing else ""))
     if colab_stub:
         (site / "google" / "colab").mkdir(parents=True)
     copy = tmp_path / "elsewhere" / path.name
@@ -97,6 +116,37 @@ def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_pat
     assert done.returncode == 0, done.stdout
     cells = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
     shown = [output.get("data", {}) for cell in cells for output in cell.outputs]
-    assert any("image/png" in data for data in shown)
+    assert any("image/png" in data or "data:image/png" in "".join(data.get("text/html", "")) for data in shown)
     assert all(cell.outputs for cell in cells[2:])  # after the form and the set-up, every cell shows something
     assert (tmp_path / "runs").is_dir()
+    if installs_nothing:
+        [page] = (tmp_path / "runs").rglob("validation_report.html")
+        assert "<script" not in page.read_text(encoding="utf-8")
+        report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+        assert report["sound"], report["verdict"]  # the default model is
+
+
+def test_the_blocks_of_modules_and_of_pip_hold(tmp_path):
+    """They bite in this process's children and theirs, and leave the rest importable."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_ABSENT)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def said(*command: str) -> str:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr.strip()
+
+    for name in ABSENT:
+        assert f"No module named '{name}'" in said(sys.executable, "-c", f"import {name}")
+        find = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
+        assert said(sys.executable, "-c", find) == "None\n"
+    assert said(sys.executable, "-c", "import json, numpy; print('here')") == "here\n"
+    for run in (
+        "subprocess.run([sys.executable, '-m', 'pip', 'install', 'x'])",
+        "subprocess.run(['pip3', '--version'])",
+        "subprocess.run('/usr/bin/pip --version', shell=True)",
+        "os.system('pip install x')",
+    ):
+        assert "the test blocks pip" in said(sys.executable, "-c", f"import os, subprocess, sys; {run}")
+    assert "No module named pip" in said(sys.executable, "-m", "pip", "--version")
+    harmless = "import subprocess; subprocess.run(['echo', 'a pipe in /tmp/pipeline'])"
+    assert said(sys.executable, "-c", harmless) == "a pipe in /tmp/pipeline\n"

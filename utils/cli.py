@@ -110,6 +110,40 @@ def generate(
 
 
 @app.command()
+def validate(
+    source: Annotated[
+        str, typer.Argument(help="example:gpt|bert|t5|vit, gist:ID, a .py file or folder, or a Hugging Face id")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="settings laid over the model's config, such as num_layers=2")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="folder for validation_report.html and .json")] = None,
+    revision: Annotated[str, typer.Option(help="of a Gist or a Hugging Face model")] = "",
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="let code from elsewhere run")] = False,
+    kind: Annotated[str, typer.Option(help="causal_lm, masked_lm, seq2seq, classifier or image_classifier")] = "",
+    scale: Annotated[str, typer.Option(help="smoke, standard or full")] = "standard",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    seed: Annotated[int, typer.Option(help="of the weights and the inputs")] = 0,
+) -> None:
+    """Is this model sound? Exits 0, 1 where a critical check failed, or 2 where it could not be loaded."""
+    from utils.core.config import parse_overrides
+    from utils.validation.report import validate
+    from utils.validation.settings import ValidationConfig
+
+    config = ValidationConfig.load(
+        source=source, revision=revision, trust_code=trust_code, kind=kind, config=parse_overrides(overrides or ()),
+        scale=scale, device=device, seed=seed,
+    )  # fmt: skip
+    result = validate(config)
+    print(result)
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+        page, _ = result.save(report, "validation_report")
+        print(f"Report: {page.resolve()}")
+    raise typer.Exit(not result.sound)
+
+
+@app.command()
 def prepare_data(recipe: Recipe, overrides: Overrides = None, root: Root = Path("runs")) -> None:
     """Tokenize a recipe's corpus into its dataset folder, and print what is in it."""
     from utils.data.loaders import prepare

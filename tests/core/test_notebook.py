@@ -44,7 +44,22 @@ def get(key):
     if key == "TOKEN": return "from colab"
     raise NotebookAccessError(key) if key == "CLOSED" else SecretNotFoundError(key)
 """
-COLAB = {"__init__": "", "userdata": USERDATA, "drive": "mounted = []\nmount = mounted.append\n"}
+OUTPUT = """
+from google.colab import errors
+answer, asked = None, []
+def eval_js(script, ignore_result=False, timeout_sec=None):
+    asked.append(timeout_sec)
+    if answer == "error":
+        raise errors.Error("the front end refused")
+    return answer
+"""
+COLAB = {
+    "__init__": "",
+    "userdata": USERDATA,
+    "drive": "mounted = []\nmount = mounted.append\n",
+    "errors": "class Error(Exception): pass\n",
+    "output": OUTPUT,
+}
 
 
 def test_the_environment_replaces_form_values_in_the_type_of_their_default(monkeypatch):
@@ -99,6 +114,50 @@ def test_drive_is_mounted_on_colab_and_refused_elsewhere(stub, tmp_path, monkeyp
     stub(**COLAB)
     assert notebook.storage("drive") == Path("/content/drive/MyDrive/run-all")
     assert sys.modules["google.colab.drive"].mounted == ["/content/drive"]
+
+
+@pytest.mark.parametrize("requirements", [None, "requirements-colab.txt"])
+def test_set_up_installs_the_named_requirements_on_colab_or_nothing(stub, monkeypatch, requirements):
+    installed = []
+    monkeypatch.setattr(notebook, "install", installed.append)
+    notebook.setup(requirements)
+    assert installed == []  # not on Colab
+    stub(**COLAB)
+    notebook.setup(requirements)
+    assert installed == ([] if requirements is None else [notebook.ROOT / requirements])
+
+
+def test_the_gist_id_of_the_form_goes_before_the_environments(monkeypatch):
+    assert notebook.gist_id(" ") == ""
+    monkeypatch.setenv("NB_GIST_ID", " from-outside ")
+    for typed, expected in (("", "from-outside"), (" typed ", "typed")):
+        assert notebook.gist_id(typed) == expected
+        assert notebook.gist_id(notebook.form(gist_id=typed).gist_id) == expected  # one precedence, either way
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("https://colab.research.google.com/drive/1?gist_id=abc123&x=1 https://frame.example/", "abc123"),
+        ("https://colab.research.google.com/ https://frame.example/?a=1#gist_id=octocat%2Fabc123", "octocat/abc123"),
+        ("https://colab.research.google.com/ https://frame.example/?not_gist_id=abc123", ""),
+        (" https://frame.example/?gist_id= ", ""),
+        (None, ""),  # no front end answered in time
+        ("error", ""),
+    ],
+)
+def test_on_colab_an_empty_form_asks_the_notebooks_url_and_not_for_long(stub, monkeypatch, answer, expected):
+    stub(**COLAB)
+    output = __import__("google.colab.output", fromlist=["output"])
+    output.answer = answer
+    assert notebook.gist_id("typed") == "typed"
+    monkeypatch.setenv("NB_GIST_ID", "from-outside")
+    assert notebook.gist_id("") == "from-outside"
+    assert output.asked == []
+    monkeypatch.delenv("NB_GIST_ID")
+    assert notebook.gist_id("") == expected
+    assert len(output.asked) == 1
+    assert 0 < output.asked[0] <= 5  # seconds
 
 
 def test_of_two_copies_of_a_package_the_imported_one_is_held(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Blocks: attention, feed-forward and positions against their equations and against other libraries."""
+"""Blocks: attention and feed-forward against their equations and against other libraries."""
 
 from __future__ import annotations
 
@@ -9,19 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from utils.models.blocks import (
-    Attention,
-    FeedForward,
-    TransformerConfig,
-    alibi_slopes,
-    attend,
-    rotary_table,
-    rotate,
-    sinusoidal_table,
-)
+from utils.models.blocks import Attention, CrossAttention, FeedForward, TransformerConfig, attend, visible
+from utils.models.positions import distances
 
 
 @pytest.fixture(autouse=True)
@@ -102,52 +92,36 @@ def test_swiglu_has_the_parameters_of_the_plain_feed_forward():
     assert counts == {"gelu": 2 * 96 * 384, "swiglu": 3 * 96 * 256}
 
 
-def test_rotary_positions_equal_llamas():
-    llama = LlamaRotaryEmbedding(LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=32))
-    q, k = torch.randn(2, 2, 4, 32, 16)
-    cos, sin = llama(q, torch.arange(32)[None])
-    ours = rotary_table(32, 16)
-    for x, expected in zip((q, k), apply_rotary_pos_emb(q, k, cos, sin)):
-        assert_close(rotate(x, *ours), expected)
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_cross_attention_equals_torch_multi_head_attention_of_the_same_weights(kv_heads):
+    ours = CrossAttention(TransformerConfig(width=24, num_heads=4, num_kv_heads=kv_heads, bias=True))
+    theirs = nn.MultiheadAttention(24, 4, batch_first=True)
+
+    def per_head(parameter: torch.Tensor) -> torch.Tensor:
+        """Rows of a key/value head, once for each head of its group."""
+        return parameter.unflatten(0, (kv_heads, 6)).repeat_interleave(4 // kv_heads, dim=0).flatten(0, 1)
+
+    with torch.no_grad():
+        for name, joined in (("weight", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
+            key, value = getattr(ours.kv, name).chunk(2)
+            joined.copy_(torch.cat((getattr(ours.query, name), per_head(key), per_head(value))))
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x, memory = torch.randn(3, 5, 24), torch.randn(3, 7, 24)
+    token = torch.arange(7) < torch.tensor([[7], [3], [1]])
+    expected = theirs(x, memory, memory, key_padding_mask=~token, need_weights=False)[0]
+    assert_close(ours(x, memory, mask=token[:, None, None, :]), expected)
 
 
-def test_rotary_scores_depend_only_on_the_distance():
-    cos, sin = (table.double() for table in rotary_table(64, 16))
-    q, k = torch.randn(2, 1, 1, 1, 16, dtype=torch.float64)
-
-    def score(query: int, key: int) -> float:
-        place = [slice(query, query + 1), slice(key, key + 1)]
-        turned = [rotate(x, cos[at], sin[at]) for x, at in zip((q, k), place)]
-        return float((turned[0] * turned[1]).sum())
-
-    # The table is float32: angles up to 63 are off by at most 63 * 2^-24, about 4e-6.
-    for distance in (0, 1, 17):
-        assert score(40 + distance, 40) == pytest.approx(score(distance, 0), abs=1e-4)
-    assert abs(score(41, 40) - score(40, 40)) > 1e-3
-
-
-def test_sinusoidal_positions_are_sines_and_cosines_of_geometric_wavelengths():
-    table = sinusoidal_table(50, 6)
-    for position in (0, 1, 49):
-        for i in range(3):
-            angle = position / 10000 ** (2 * i / 6)
-            assert float(table[position, 2 * i]) == pytest.approx(math.sin(angle), abs=1e-5)
-            assert float(table[position, 2 * i + 1]) == pytest.approx(math.cos(angle), abs=1e-5)
-    assert sinusoidal_table(50, 5).shape == (50, 5)
-
-
-@pytest.mark.parametrize(
-    ("num_heads", "slopes"),
-    [
-        (8, [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]),  # the paper's section 3
-        (1, [1 / 256]),
-        # The authors' code: those of 4 heads, then every other one of 8's.
-        (6, [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8]),
-        (12, [*(2.0**-i for i in range(1, 9)), 2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]),
-    ],
-)
-def test_alibi_slopes_are_the_papers(num_heads, slopes):
-    assert_close(alibi_slopes(num_heads), torch.tensor(slopes))
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_query_sees_itself_and_of_the_tokens_all_or_those_before_it(causal):
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    seen = visible(distances(2, 3, mask.device), mask, causal=causal)  # queries at 2, 3, 4
+    assert seen.shape == (4, 1, 3, 5)
+    for row in range(4):
+        for query in range(3):
+            for key in range(5):
+                expected = query + 2 == key or (bool(mask[row, key]) and (not causal or key <= query + 2))
+                assert bool(seen[row, 0, query, key]) == expected
 
 
 @pytest.mark.parametrize(

@@ -116,60 +116,45 @@ def test_parameters_are_counted_in_closed_form():
     assert GPT(shape.replace(bias=True)).num_parameters() == plain + biases
 
 
-def stirred(model: torch.nn.Module) -> torch.nn.Module:
-    """With weights large enough for every part of the model to matter, biases and norms included."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def gpt2():
+def gpt2(stir):
     shape = {"n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4, "activation_function": "gelu"}
-    theirs = stirred(GPT2LMHeadModel(GPT2Config(vocab_size=23, **shape, bos_token_id=0, eos_token_id=0)))
+    theirs = stir(GPT2LMHeadModel(GPT2Config(vocab_size=23, **shape, bos_token_id=0, eos_token_id=0)))
     weights = theirs.transformer.state_dict()
     weights |= {key: value.T for key, value in weights.items() if ".c_" in key and value.dim() == 2}
     names = {"wte": "embedding", "wpe": "positions", "h": "blocks", "ln_f": "norm"}
     names |= {"ln_1": "norm_attention", "attn.c_attn": "attention.qkv", "attn.c_proj": "attention.out"}
     names |= {"ln_2": "norm_feed_forward", "mlp.c_fc": "feed_forward.up", "mlp.c_proj": "feed_forward.out"}
-    return theirs, {"positions": "learned", "bias": True, "tie_embeddings": True}, names, weights
+    return theirs, {"positions": "learned", "bias": True, "tie_embeddings": True}, weights, names, {}
 
 
-def mpt():
-    theirs = stirred(MptForCausalLM(MptConfig(vocab_size=23, d_model=32, n_layers=2, n_heads=4, max_seq_len=12)))
+def mpt(stir):
+    theirs = stir(MptForCausalLM(MptConfig(vocab_size=23, d_model=32, n_layers=2, n_heads=4, max_seq_len=12)))
     names = {"wte": "embedding", "norm_f": "norm"}
     names |= {"norm_1": "norm_attention", "attn.Wqkv": "attention.qkv", "attn.out_proj": "attention.out"}
     names |= {"norm_2": "norm_feed_forward", "ffn.up_proj": "feed_forward.up", "ffn.down_proj": "feed_forward.out"}
-    return theirs, {"positions": "alibi", "tie_embeddings": True}, names, theirs.transformer.state_dict()
+    return theirs, {"positions": "alibi", "tie_embeddings": True}, theirs.transformer.state_dict(), names, {}
 
 
-def llama():
+def llama(stir):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     shape |= {"intermediate_size": 88, "rms_norm_eps": torch.finfo(torch.float32).eps}  # 88: 2/3 of 128, by 8s
-    theirs = stirred(LlamaForCausalLM(LlamaConfig(vocab_size=23, **shape)))
+    theirs = stir(LlamaForCausalLM(LlamaConfig(vocab_size=23, **shape)))
     weights = theirs.model.state_dict() | {"head.weight": theirs.lm_head.weight}
-    for block in ("layers.0", "layers.1"):
-        for parts, joined in (("qkv", "self_attn.qkv"), (("gate", "up"), "mlp.up")):
-            layer = f"{block}.{joined.split('.')[0]}"
-            pieces = [weights.pop(f"{layer}.{part}_proj.weight") for part in parts]
-            weights[f"{block}.{joined}.weight"] = torch.cat(pieces)
-    names = {"embed_tokens": "embedding", "layers": "blocks", "self_attn": "attention", "o_proj": "out"}
+    joined = {"attention.qkv": [f"self_attn.{part}_proj" for part in "qkv"]}
+    joined |= {"feed_forward.up": ["mlp.gate_proj", "mlp.up_proj"]}
+    names = {"embed_tokens": "embedding", "layers": "blocks", "self_attn.o_proj": "attention.out"}
     names |= {"input_layernorm": "norm_attention", "post_attention_layernorm": "norm_feed_forward"}
-    names |= {"mlp": "feed_forward", "down_proj": "out"}
-    return theirs, {"positions": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2}, names, weights
+    names |= {"mlp.down_proj": "feed_forward.out"}
+    fields = {"positions": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2}
+    return theirs, fields, weights, names, joined
 
 
 @pytest.mark.parametrize("peer", [gpt2, llama, mpt])
-def test_logits_equal_those_of_the_published_model_with_the_same_weights(make_gpt, ids, peer):
-    theirs, fields, names, weights = peer()
+def test_logits_equal_those_of_the_published_model_with_the_same_weights(make_gpt, stir, renamed, ids, peer):
+    theirs, fields, *weights = peer(stir)
     ours = make_gpt(**fields)
-    renamed = {}
-    for key, value in weights.items():
-        for old, new in names.items():
-            key = f".{key}.".replace(f".{old}.", f".{new}.").strip(".")
-        renamed[key] = value
-    ours.load_state_dict(renamed | ({"head.weight": ours.head.weight} if ours.config.tie_embeddings else {}))
+    tied = {"head.weight": ours.head.weight} if ours.config.tie_embeddings else {}
+    ours.load_state_dict(renamed(*weights) | tied)
     assert_close(ours(ids), theirs(ids).logits)
 
 

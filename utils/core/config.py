@@ -35,8 +35,7 @@ class Config(BaseModel):
     def load(cls, path: str | Path | None = None, overrides: Iterable[str] = (), **keywords: Any) -> Self:
         """Build from a YAML file, then `a.b=value` overrides, then keywords (which may hold nested mappings)."""
         values = _read_yaml(Path(path)) if path is not None else {}
-        for override in overrides:
-            _merge(values, _parse_override(override))
+        _merge(values, parse_overrides(overrides))
         _merge(values, keywords)
         try:
             return cls.model_validate(values)
@@ -45,9 +44,7 @@ class Config(BaseModel):
 
     def replace(self, overrides: Iterable[str] = (), **keywords: Any) -> Self:
         """A validated copy with dotted overrides, then keywords, laid over this config."""
-        values = self.model_dump()
-        for override in overrides:
-            _merge(values, _parse_override(override))
+        values = _merge(self.model_dump(), parse_overrides(overrides))
         return type(self).load(None, (), **_merge(values, keywords))
 
     def to_yaml(self) -> str:
@@ -88,6 +85,14 @@ def _shown(value: Any) -> str:
 def digest(value: Any) -> str:
     """12 hex digits of the sha256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=x"]` -> `{"a": {"b": 1}, "c": "x"}`; values are YAML."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _merge(values, _parse_override(override))
+    return values
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,9 @@ PYTHON = ((3, 10), (3, 13))
 
 def doctor(storage: Path = Path("runs"), requirements: Path = ROOT / "requirements.txt") -> Report:
     """A check for each thing the notebooks need. A package at another version than the pinned one is a warning."""
-    return Report("Environment", [_python(), _device(), _compiler(), _disk(storage), *_packages(requirements)])
+    return Report(
+        "Environment", [_python(), _device(), _compiler(), _disk(storage), *_packages(requirements)], word="ready"
+    )
 
 
 def _python() -> Check:

@@ -11,16 +11,19 @@ import html
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVE = Path("/content/drive")
 JUPYTER = ("NB_USER", "NB_UID", "NB_GID", "NB_GROUP", "NB_UMASK")  # set by Jupyter's Docker images, and not ours
+FORM_FIRST = ("gist_id",)  # fields whose own text goes before the environment's
 
 
 def in_colab() -> bool:
@@ -34,15 +37,15 @@ def in_colab() -> bool:
     return spec is not None and spec.origin is not None
 
 
-def setup(requirements: str = "requirements-colab.txt") -> None:
-    """On Colab, install what it lacks; anywhere, send this package's warnings to the cell's output.
+def setup(requirements: str | None = "requirements-colab.txt") -> None:
+    """On Colab, install what it lacks (None: nothing); anywhere, send this package's warnings to the cell's output.
 
     Packages already there (torch, numpy, pandas, ...) are held by a constraints file at the versions they have, so
     nothing loaded is replaced and the runtime need not restart.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stdout)
     logging.getLogger("utils").setLevel(logging.INFO)
-    if in_colab():
+    if requirements is not None and in_colab():
         install(ROOT / requirements)
 
 
@@ -96,7 +99,8 @@ class Settings:
 def form(**values: str | bool | int | float) -> Settings:
     """The form's values, each replaced by the environment's `NB_<NAME>` where set, read as the default's type.
 
-    An `NB_` variable that no field answers to, or a text that is no such number, raises.
+    A field of FORM_FIRST keeps the text that stands in it. An `NB_` variable that no field answers to, or a text that
+    is no such number, raises.
     """
     known = {f"NB_{name.upper()}": name for name in values}
     for variable, text in os.environ.items():
@@ -106,7 +110,9 @@ def form(**values: str | bool | int | float) -> Settings:
             near = difflib.get_close_matches(variable, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"this notebook has: {', '.join(known)}."
             raise ValueError(f"{variable} is set, but this notebook's form has no such setting; {hint}")
-        values[known[variable]] = _parse(variable, text, type(values[known[variable]]))
+        name = known[variable]
+        if not (name in FORM_FIRST and values[name]):
+            values[name] = _parse(variable, text, type(values[name]))
     return Settings(values)
 
 
@@ -119,6 +125,26 @@ def _parse(variable: str, text: str, kind: type) -> str | bool | int | float:
         return kind(text)
     except ValueError:
         raise ValueError(f"{variable}={text!r}: expected a value of type {kind.__name__}.") from None
+
+
+def gist_id(form: str) -> str:
+    """The Gist to validate: the form's text, else NB_GIST_ID, else `gist_id=` in the Colab notebook's URL, else "".
+
+    The form is primary, since it is what a person sees. What is returned may be any text: models/source.py judges it.
+    """
+    return form.strip() or os.environ.get("NB_GIST_ID", "").strip() or (_gist_id_of_url() if in_colab() else "")
+
+
+def _gist_id_of_url() -> str:
+    """`gist_id=` in the URL that the browser shows to a cell's output; "" where it keeps the URL to itself."""
+    from google.colab import errors, output
+
+    try:
+        urls = output.eval_js("[document.referrer, document.location.href].join(' ')", timeout_sec=3)
+    except errors.Error:  # the front end refused
+        return ""
+    found = re.search(r"[?&#]gist_id=([^&#\s]+)", urls or "")  # None: no front end answered in time
+    return unquote(found[1]) if found else ""
 
 
 def storage(place: str) -> Path:

@@ -1,6 +1,7 @@
-"""Transformer blocks: attention, feed-forward, norms and positions, from which every model here is made.
+"""Transformer blocks: attention, feed-forward and norms, from which every model here is made.
 
 Pre-norm (Xiong et al. 2020). Shapes: B rows, T queries, S keys, C width, nh heads, nkv key/value heads, hs = C / nh.
+Positions stand in `models.positions`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from utils.core.config import Config
+from utils.models.positions import rotate
 
 
 class TransformerConfig(Config):
@@ -142,6 +144,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool
 _PLAIN_KEYS = 512  # beyond, the (T, S) products cost more memory than they save time
 
 
+def visible(distance: Tensor, attention_mask: Tensor | None, *, causal: bool) -> Tensor:
+    """Which keys each query may see, (B or 1, 1, T, S), from their distances (T, S) and a padding mask (B, S)."""
+    mask = (distance <= 0 if causal else torch.ones_like(distance, dtype=torch.bool))[None, None]
+    if attention_mask is not None:
+        # A padding query sees itself, so that its softmax is defined; no other token sees it.
+        mask = mask & (attention_mask[:, None, None, :].bool() | (distance == 0))
+    return mask
+
+
+class CrossAttention(nn.Module):
+    """Multi-head or grouped-query attention of one sequence to another, the memory (Vaswani et al. 2017)."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.num_heads, self.kv_heads, self.head_size = config.num_heads, config.kv_heads, config.head_size
+        self.dropout = config.dropout
+        self.query = nn.Linear(config.width, config.width, bias=config.bias)
+        self.kv = nn.Linear(config.width, 2 * self.kv_heads * self.head_size, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor, memory: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """`x` (B, T, C) attends to `memory` (B, S, C); `mask` broadcasts to (B, nh, T, S)."""
+        B, T, C = x.shape
+        q = self.query(x).view(B, T, self.num_heads, self.head_size).transpose(1, 2)  # (B, nh, T, hs)
+        kv = self.kv(memory).view(B, memory.shape[1], 2 * self.kv_heads, self.head_size).transpose(1, 2)
+        k, v = kv.chunk(2, dim=1)  # (B, nkv, S, hs)
+        y = attend(q, k, v, mask=mask, causal=False, dropout=self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
 class FeedForward(nn.Module):
     """Two linear layers around a non-linearity; SwiGLU (Shazeer 2020) has a gate beside the first."""
 
@@ -168,16 +200,22 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """x + attention(norm(x)), with `cross` then x + cross(norm(x), memory), and x + feed_forward(norm(x))."""
 
-    def __init__(self, config: TransformerConfig, *, causal: bool):
+    def __init__(self, config: TransformerConfig, *, causal: bool, cross: bool = False):
         super().__init__()
         self.norm_attention, self.attention = make_norm(config), Attention(config, causal=causal)
+        self.cross = None
+        if cross:
+            self.norm_cross, self.cross = make_norm(config), CrossAttention(config)
         self.norm_feed_forward, self.feed_forward = make_norm(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, **context) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_attention(x), **context))
+    def forward(self, x: Tensor, *, memory: Tensor | None = None, memory_mask: Tensor | None = None, **own) -> Tensor:
+        """`own` goes to the attention; a block with `cross` needs the `memory`."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), **own))
+        if self.cross is not None:
+            x = x + self.dropout(self.cross(self.norm_cross(x), memory, mask=memory_mask))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 
@@ -185,43 +223,10 @@ def make_norm(config: TransformerConfig) -> nn.Module:
     return nn.RMSNorm(config.width) if config.norm == "rmsnorm" else nn.LayerNorm(config.width, bias=config.bias)
 
 
-def init_weights(model: nn.Module, num_layers: int) -> None:
-    """Normal(0, 0.02), the projections back into the residual stream by 1 / sqrt(2 layers) smaller (GPT-2)."""
+def init_weights(model: nn.Module, *, additions: int) -> None:
+    """Normal(0, 0.02), the projections back into the residual stream by 1 / sqrt(additions to it) smaller (GPT-2)."""
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
-            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * num_layers) if name.endswith("out.weight") else 0.02)
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(additions) if name.endswith("out.weight") else 0.02)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
-
-
-# Positions
-
-
-def rotary_table(positions: int, head_size: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of rotary positions (Su et al. 2021), (positions, hs): angle t / base^(2i / hs).
-
-    Both halves of a row hold the same angles; sin's first half is negated, as `rotate` needs it.
-    """
-    frequency = base ** -(torch.arange(0, head_size, 2) / head_size)
-    angle = torch.outer(torch.arange(positions), frequency)
-    return angle.cos().repeat(1, 2), torch.cat((-angle.sin(), angle.sin()), dim=1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + hs/2}) of (B, nh, T, hs) by its position's angle."""
-    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
-
-
-def sinusoidal_table(positions: int, width: int) -> Tensor:
-    """(positions, C): sines and cosines of geometric wavelengths (Vaswani et al. 2017, section 3.5)."""
-    frequency = 10000.0 ** -(torch.arange(0, width, 2) / width)
-    angle = torch.outer(torch.arange(positions), frequency)
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :width]
-
-
-def alibi_slopes(num_heads: int) -> Tensor:
-    """(nh,) slopes of ALiBi (Press et al. 2022): 2^(-8i/n) for n a power of two, the odd ones of 2n for the rest."""
-    power = 2 ** math.floor(math.log2(num_heads))
-    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes)

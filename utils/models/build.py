@@ -1,0 +1,75 @@
+"""`Builder`: a model's class or function, called with what a config says.
+
+Leaves out which class or function that is (`models.pick`) and what it is given (`models.arguments`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from utils.core.repro import preserved_rng
+from utils.models.arguments import Arguments, Binder
+from utils.models.exported import merge
+from utils.models.found import Loaded, Source, SourceError, kind_of
+from utils.models.imported import Package
+from utils.models.pick import pick
+
+
+class Builder:
+    """Calling it makes the model anew, from the config as it was given."""
+
+    def __init__(
+        self, package: Package, module: ModuleType, call: Callable[..., Any], name: str, config: Mapping[str, Any]
+    ):
+        self.package, self.binder, self.call, self.name = package, Binder(package, module), call, name
+        self.config = copy.deepcopy(dict(config))
+
+    def arguments(self) -> Arguments:
+        config = copy.deepcopy(self.config)
+        return self.package.call(lambda: self.binder.bind(self.call, self.name, config), f"the config of {self.name}")
+
+    def __call__(self) -> nn.Module:
+        arguments = self.arguments()
+        model = self.package.call(
+            lambda: self.call(*arguments.positional, **arguments.keywords), f"{self.name}({arguments})"
+        )
+        if not isinstance(model, nn.Module):
+            raise SourceError(f"{self.name}() gave a {type(model).__name__}; expected a torch.nn.Module.")
+        return model
+
+
+def load_code(
+    found: Source, package: Package, *, overrides: Mapping[str, Any], kind: str = "", seed: int = 0
+) -> Loaded:
+    """Import the main file of what was found, pick its model, and build it from the config and the overrides."""
+    config = merge(found.config, overrides)
+    with seeded(seed):
+        module = package.module(found.main)
+        picked = pick(package, module, found.code, found.main, config.get("model_name", ""))
+        build = Builder(package, module, picked.call, picked.name, config)
+        arguments = build.arguments()
+        model = build()
+    chosen = f"{picked.name}, {picked.why}; called with {arguments}"
+    spare = arguments.spare(config)
+    if spare:
+        chosen += f"; nothing took {', '.join(spare)} of the config"
+    return Loaded(model, found, config, kind_of(model, kind), False, build, f"{chosen}.")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """python, numpy and torch draw from `seed` inside, and are as they were afterwards."""
+    with preserved_rng():
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield

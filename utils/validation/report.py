@@ -1,0 +1,121 @@
+"""From a source to a verdict: load, adapt, run the checks of a tier, and put the reports together."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from utils.core.check import Check, Report
+from utils.core.config import flatten
+from utils.core.device import choose
+from utils.core.repro import environment
+from utils.models.adapter import Adapter, adapt
+from utils.models.source import Loaded, find, load
+from utils.validation.settings import ValidationConfig
+from utils.validation.steady import effort
+from utils.validation.tier1 import TIER1
+from utils.validation.tier2 import TIER2
+
+if TYPE_CHECKING:
+    import pandas
+
+Question = Callable[..., Check]
+TIERS: dict[int, tuple[Question, ...]] = {1: TIER1, 2: TIER2}
+TITLES = {1: ("Tier 1: critical checks", "sound"), 2: ("Tier 2: analysis", "in order")}
+
+
+def adapt_loaded(loaded: Loaded, config: ValidationConfig) -> Adapter:
+    """The adapter of a loaded model, on the device asked for."""
+    return adapt(
+        loaded.model,
+        kind=config.kind or loaded.kind,
+        config=loaded.config,
+        build=loaded.build,
+        pretrained=loaded.pretrained,
+        device=choose(config.device, "fp32").device,
+    )
+
+
+def run_tier(adapter: Adapter, tier: int, config: ValidationConfig) -> Report:
+    """Ask every question of a tier, with a progress bar on stdout."""
+    from tqdm import tqdm
+
+    (title, word), much = TITLES[tier], effort(config.scale)
+    report = Report(title, word=word)
+    with tqdm(TIERS[tier], file=sys.stdout, unit="check", leave=False, dynamic_ncols=True) as bar:
+        for question in bar:
+            bar.set_description(question.__name__.replace("_", " "))
+            report.checks.append(ask(question, adapter, much, seed=config.seed, critical=tier == 1))
+    return report
+
+
+def ask(question: Question, adapter: Adapter, much: Any, *, seed: int = 0, critical: bool = True) -> Check:
+    """The check's answer; where the model raises on the way, that is the answer."""
+    try:
+        return question(adapter, much, seed=seed)
+    except Exception as error:  # a stranger's model may raise anything, anywhere
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+        summary = f"the model raised {type(error).__name__} at {where}: {str(error).strip() or 'without a message'}"
+        return Check(question.__name__.replace("_", " "), "fail", summary, critical=critical)
+
+
+def join(config: ValidationConfig, loaded: Loaded, adapter: Adapter, *reports: Report) -> Report:
+    """One report of several tiers, under the facts that say what was checked: source, revision, hashes, environment."""
+    found, where = loaded.source, environment(packages=False)
+    facts = {"source": found.name, **found.facts, "built": loaded.chosen, **adapter.facts()}
+    facts |= {f"sha256 of {name}": digest for name, digest in found.sha256.items()}
+    facts["config"] = ", ".join(f"{key}={value}" for key, value in flatten(_plain(loaded.config))) or "none"
+    facts |= {"scale": config.scale, "seed": str(config.seed)}
+    facts |= {"python": where["python"], "torch": torch.__version__, "system": where["os"]}
+    return Report(f"Validation of {found.name}", [check for report in reports for check in report.checks], facts)
+
+
+def validate(config: ValidationConfig) -> Report:
+    """All of it: find, load, adapt, tiers 1 and 2. Raises ConfigError where the model cannot be loaded or called."""
+    found = find(config.source, revision=config.revision)
+    loaded = load(found, trust_code=config.trust_code, overrides=config.config, kind=config.kind, seed=config.seed)
+    adapter = adapt_loaded(loaded, config)
+    return join(config, loaded, adapter, *(run_tier(adapter, tier, config) for tier in TIERS))
+
+
+def parameter_table(model: nn.Module) -> pandas.DataFrame:
+    """A row for each parameter: its name, shape, numbers, and share of all. A tied one stands once."""
+    import pandas
+
+    rows = [
+        {"parameter": name, "shape": " x ".join(map(str, parameter.shape)), "numbers": parameter.numel()}
+        for name, parameter in model.named_parameters()
+    ]
+    table = pandas.DataFrame(rows, columns=["parameter", "shape", "numbers"])
+    share = (table["numbers"] / max(1, table["numbers"].sum())).map("{:.1%}".format)
+    return (
+        table.assign(numbers=table["numbers"].map("{:,}".format), share=share).set_index("parameter").rename_axis(None)
+    )
+
+
+def next_step(loaded: Loaded, adapter: Adapter) -> str:
+    """How this very model is trained: by training.ipynb where it is our GPT, else by `fit` from Python."""
+    if loaded.source.name == "example:gpt":
+        sizes = {key: value for key, value in loaded.config.items() if key != "vocab_size" and value is not None}
+        overrides = [f"model.{key}={json.dumps(value)}" for key, value in sizes.items()]
+        return (
+            "Open training.ipynb, put this line into its field `overrides`, and press Run all (the vocabulary is the "
+            f"tokenizer's there):\n\n{' '.join(overrides)} data.block_size={sizes['context_length']}"
+        )
+    head = f"from utils.models.source import find, load\n\nloaded = load(find({loaded.source.name!r}), ...)"
+    return (
+        f"training.ipynb trains our GPT. From Python, `utils.training.fit` takes this {adapter.kind} as it is, with an "
+        f"objective for it; the same source is loaded by:\n\n{head}"
+    )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers, texts and flags of a config; what a report has room for."""
+    return {key: value for key, value in config.items() if isinstance(value, str | int | float | bool)}
