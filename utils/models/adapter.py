@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.core.repro import preserved_rng
-from utils.models.facts import KINDS, PADDING, SEES_LATER, VOCABULARY, Facts, Kind, declared_kind, without_offset
-from utils.models.signature import AdapterError, Signature, inspect_forward, logits_of
+from utils.models.facts import CONTEXT, PADDING, VOCABULARY, Facts, Kind, declared_kind, measured_kind, without_offset
+from utils.models.signature import AdapterError, Signature, inspect_forward, logits_of, probe
 
 
 @dataclass(eq=False)
@@ -50,9 +49,8 @@ class Adapter:
 
     def raw(self, batch: Mapping[str, Tensor]) -> Any:
         """The model's own output for a batch."""
-        if self.signature.targets and self.read.get("output") == "every position, given targets":
-            return self.signature.call(self.model, batch, **{self.signature.targets: batch["input_ids"]})
-        return self.signature.call(self.model, batch)
+        targets = {self.signature.targets: batch[self.varied]} if self.signature.targets else {}
+        return self.signature.call(self.model, batch, **targets)
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean cross-entropy in nats over the labels that are not -100."""
@@ -63,7 +61,8 @@ class Adapter:
         """Random inputs with random labels, independent of them: `rows` of `length` tokens, or of images."""
         generator = torch.Generator().manual_seed(seed)
         if self.kind == "image_classifier":
-            inputs = {"pixel_values": torch.randn(rows, *self.image, generator=generator)}
+            pixels = torch.randn(rows, *self.image, generator=generator)
+            inputs = {"pixel_values": pixels.to(_dtype(self.model))}
         else:
             inputs = self._text(rows, length, generator)
         size = (rows, length) if self.per_token else (rows,)
@@ -116,7 +115,9 @@ class Adapter:
     def on(self, model: nn.Module) -> Adapter:
         """The same adapter around another instance of the model, where that lies."""
         device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), self.device)
-        return replace(self, model=model, device=device)
+        name = next((name for name, module in self.model.named_modules() if module is self.embedding), None)
+        embedding = None if name is None else model.get_submodule(name)
+        return replace(self, model=model, device=device, embedding=embedding)
 
     def facts(self) -> dict[str, str]:
         """What is known of the model and where it was read, as text."""
@@ -150,7 +151,7 @@ def adapt(
 ) -> Adapter:
     """Learn a model's kind and sizes from what it declares, its signature, and one call on two tiny rows.
 
-    `kind` and `config` (vocab_size, context_length, pad_id, num_classes, image_size, channels, under their usual names)
+    `kind` and `config` (vocab_size, context_length, pad_id, image_size, channels, kind, under their usual names)
     go before what the model itself says. `build` makes a fresh instance. The model is moved to `device`. Raises
     AdapterError, which names what is missing and how to give it.
     """
@@ -159,113 +160,92 @@ def adapt(
     signature = inspect_forward(model)
     facts = Facts(config or {}, model)
     declared, why = declared_kind(model, kind, facts, signature)
-    if declared == "image_classifier":
-        return _adapt_image(model, signature, facts, device, build, pretrained, why)
-    if not (signature.takes("input_ids") or signature.takes("decoder_input_ids")):
-        raise AdapterError(f"{signature.shown} takes images, but kind={declared!r} reads token ids; declare its kind.")
-    if declared == "seq2seq" and not signature.takes("decoder_input_ids"):
-        raise AdapterError(f"{signature.shown} has no decoder_input_ids, which a seq2seq model is given.")
+    learn = _learn_image if declared == "image_classifier" else _learn_text
+    found = learn(model, signature.for_kind(declared), facts, declared, why, device)
+    return replace(found, build=build, pretrained=pretrained)
 
-    limit, pad_id = facts.context(), facts.integer(PADDING)
-    stated = facts.integer(VOCABULARY)
-    length = min(3, limit or 3)
-    ids = (torch.arange(2 * length, device=device).view(2, length) // 2 + 1) % 2
+
+def _learn_image(
+    model: nn.Module, signature: Signature, facts: Facts, kind: str, why: str, device: torch.device
+) -> Adapter:
+    image = facts.image()
+    signature = replace(signature, targets="")
+    pixels = torch.zeros(2, *image, device=device, dtype=_dtype(model))
+    logits, where = logits_of(probe(model, signature, {"pixel_values": pixels})[0])
+    _require_shape(signature, kind, logits, (2,))
+    read = facts.read | {"kind": why, "output": where}
+    return Adapter(model, kind, signature, device, logits.shape[-1], True, image=image, read=read)
+
+
+def _learn_text(
+    model: nn.Module, signature: Signature, facts: Facts, kind: str, why: str, device: torch.device
+) -> Adapter:
+    stated, pad_id = facts.integer(VOCABULARY), facts.integer(PADDING)
+    length = min(3, facts.integer(CONTEXT) or 3)
+    ids = _two_ids(model, pad_id, length).to(device)
     batch = {"input_ids": ids, "decoder_input_ids": ids}
     batch |= {key: torch.ones_like(ids) for key in ("attention_mask", "decoder_attention_mask")}
-    if declared != "seq2seq":
-        signature.arguments.pop("decoder_input_ids", None)
-    output, embedding = _probe(model, signature, batch)
+    output, embeddings = probe(model, signature, batch)
     logits, where = logits_of(output)
-    if signature.targets and logits.dim() == 3 and logits.shape[1] == 1 < length:
-        output, _ = _probe(model, signature, batch, {signature.targets: ids})
-        logits, where = logits_of(output)[0], "every position, given targets"
-    read = dict(facts.read)
+    head = where != "last_hidden_state"
+    if signature.targets and logits.dim() == 3 and logits.shape[1] == 1 < length:  # the last position's alone
+        logits, where = logits_of(probe(model, signature, batch, targets=ids)[0])
+        where += f", every position's because it is given {signature.targets}"
+    else:
+        signature = replace(signature, targets="")
+    if not kind:
+        kind, why = measured_kind(model, signature, batch, logits)
+    _require_shape(signature, kind, logits, (2,) if kind == "classifier" and head else (2, length))
+
+    embedding = embeddings[0] if embeddings else None
+    limit, read = facts.context(), dict(facts.read)
     if stated is None:
         if embedding is None:
             raise AdapterError(
                 f"The vocabulary size of {type(model).__name__} is not known: neither its config nor an nn.Embedding "
                 "that takes the ids says it. Give it in the config: vocab_size=N."
             )
-        stated, read["vocabulary"] = embedding.num_embeddings, "rows of the embedding"
+        stated, read["vocabulary"] = min(one.num_embeddings for one in embeddings), "rows of the embedding"
     if pad_id is None and embedding is not None and embedding.padding_idx is not None:
         pad_id, read["padding id"] = embedding.padding_idx, "the embedding's padding_idx"
+    rows = embedding.num_embeddings if embedding is not None else stated
+    if pad_id is not None and not -rows <= pad_id < max(rows, stated):
+        raise AdapterError(
+            f"The padding id is {pad_id} ({read['padding id']}), outside the vocabulary of {stated:,}; give the id of "
+            "the padding token, or make the vocabulary and the embedding larger."
+        )
     if pad_id is not None and pad_id < 0:
-        pad_id += stated
-    if embedding is not None:
-        limit = without_offset(model, limit, read)
-    if not declared:
-        declared, why = _measured_kind(model, signature, batch, logits)
+        pad_id += rows  # as nn.Embedding counts
     return Adapter(
-        model, declared, signature, device, logits.shape[-1], where != "last_hidden_state",
-        vocab_size=stated, limit=limit, pad_id=pad_id, embedding=embedding, build=build, pretrained=pretrained,
+        model, kind, signature, device, logits.shape[-1], head, vocab_size=stated,
+        limit=without_offset(model, limit, read), pad_id=pad_id, embedding=embedding,
         read=read | {"kind": why, "output": where},
     )  # fmt: skip
 
 
-def _adapt_image(model, signature, facts, device, build, pretrained, why) -> Adapter:
-    if not signature.takes("pixel_values"):
-        name = next(iter(signature.arguments.values()))
-        signature = replace(signature, arguments={"pixel_values": name})
-    else:
-        signature.arguments.pop("input_ids", None)
-    image = facts.image()
-    pixels = torch.zeros(2, *image, device=device)
-    output, _ = _probe(model, signature, {"pixel_values": pixels})
-    logits, where = logits_of(output)
-    read = dict(facts.read) | {"kind": why, "output": where}
-    return Adapter(
-        model, "image_classifier", signature, device, logits.shape[-1], where != "last_hidden_state",
-        image=image, build=build, pretrained=pretrained, read=read,
-    )  # fmt: skip
+def _two_ids(model: nn.Module, pad_id: int | None, length: int) -> Tensor:
+    """Two rows (2, `length`) of two of the ids 0, 1 and 2 that no padding is: a model may leave padding out."""
+    padding = {module.padding_idx for module in model.modules() if isinstance(module, nn.Embedding)} | {pad_id}
+    low, high = [identity for identity in range(4) if identity not in padding or identity > 2][:2]
+    return torch.where(torch.arange(2 * length).view(2, length) // 2 % 2 == 0, high, low)
 
 
-def _measured_kind(model: nn.Module, signature: Signature, batch: dict[str, Tensor], logits: Tensor) -> tuple[str, str]:
-    """A language model by whether its first positions see the last; a classifier by its one output a row."""
-    rows, length = batch["input_ids"].shape
-    if logits.dim() == 2 and logits.shape[0] == rows:
-        return "classifier", "inferred: one output a row"
-    if logits.dim() != 3 or tuple(logits.shape[:2]) != (rows, length):
+def _require_shape(signature: Signature, kind: str, logits: Tensor, wanted: tuple[int, ...]) -> None:
+    """Raise AdapterError where an output has not the shape that its kind's have."""
+    if tuple(logits.shape[:-1]) != wanted or logits.dim() < 2:
+        last = "classes" if kind in ("classifier", "image_classifier") else "V"
         raise AdapterError(
-            f"{signature.shown} gave an output of shape {tuple(logits.shape)} for ids of shape ({rows}, "
-            f"{length}); expected ({rows}, {length}, V) or ({rows}, classes). If its kind is known, declare it: "
-            f"kind=one of {', '.join(KINDS)}."
+            f"{signature.shown} gave an output of shape {tuple(logits.shape)}; kind={kind!r} gives "
+            f"({', '.join(map(str, wanted))}, {last}) for this batch. Declare the kind that it is, or let forward "
+            "return that: logits, for every position of a language model, with no loss or pooling in their place."
         )
-    changed = dict(batch, input_ids=batch["input_ids"].clone())
-    changed["input_ids"][:, -1] = 1 - changed["input_ids"][:, -1]
-    extra = {signature.targets: batch["input_ids"]} if signature.targets else {}
-    first, second = (logits_of(_probe(model, signature, one, extra)[0])[0][:, :-1] for one in (batch, changed))
-    if torch.allclose(first, second, atol=1e-6, rtol=1e-5):
-        return "causal_lm", "inferred: no position sees a later token"
-    return "masked_lm", SEES_LATER
-
-
-def _probe(
-    model: nn.Module, signature: Signature, batch: dict[str, Tensor], extra: Mapping[str, Any] | None = None
-) -> tuple[Any, nn.Embedding | None]:
-    """One call in eval mode; its output, and the nn.Embedding that was given the very ids (the encoder's, if two)."""
-    found: list[nn.Embedding] = []
-    ids = batch.get("input_ids")
-
-    def watch(module: nn.Module, arguments: tuple) -> None:
-        given = arguments[0] if arguments else None
-        if isinstance(given, Tensor) and ids is not None and given.shape == ids.shape and torch.equal(given, ids):
-            found.append(module)
-
-    hooks = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, nn.Embedding)]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with preserved_rng(), torch.no_grad():
-            torch.manual_seed(0)
-            return signature.call(model, batch, **(extra or {})), found[0] if found else None
-    except Exception as error:  # whatever a stranger's forward raises is the answer to whether it can be called
-        shapes = ", ".join(f"{key} {tuple(batch[key].shape)}" for key in signature.arguments if key in batch)
+    if kind in ("classifier", "image_classifier") and logits.shape[-1] < 2:
         raise AdapterError(
-            f"{signature.shown} raised {type(error).__name__} on a first batch ({shapes}): {error}. Check the kind, "
-            "and the sizes in the config."
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
+            f"{signature.shown} gives one number a row; kind={kind!r} needs one for each class, two at least, for its "
+            "cross-entropy."
+        )
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the model's numbers, which its pixels must have."""
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)

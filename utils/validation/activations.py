@@ -146,7 +146,7 @@ def activations(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
 def plot_activations(table: pd.DataFrame) -> Figure:
     """RMS and largest value of each output, first to last, and the share of dead units of the worst rectifiers."""
     share = (table["dead"] / table["units"]).astype(float)
-    worst = share.nlargest(12).sort_index()
+    worst = share.dropna().nlargest(12).sort_index()
     with canvas(ncols=2, figsize=(10, 4), width_ratios=(2, 1)) as axes:
         for column in ("RMS", "largest"):
             axes[0].plot(range(len(table)), table[column].where(table[column] > 0), marker=".", label=column)

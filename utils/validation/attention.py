@@ -74,7 +74,7 @@ def attention_patterns(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
     def see(name: str, weights: Tensor, visible: Tensor) -> None:
         if weights.shape[-1] < 2:
             return
-        found = describe(weights, visible) | {"picture": weights[0, :4, :SHOWN, :SHOWN]}
+        found = describe(weights, visible) | {"picture": weights[0, :4, :SHOWN, :SHOWN].clone()}
         listed = heads.match(name)
         if listed and weights.shape[1] == 1:
             layers.setdefault(listed[1], {"parts": []})["parts"].append((weights, visible))
@@ -89,7 +89,7 @@ def attention_patterns(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
     for name, layer in layers.items():
         if "parts" in layer:
             weights, visible = (torch.cat(parts, dim=1) for parts in zip(*layer["parts"]))
-            layers[name] = describe(weights, visible) | {"picture": weights[0, :4, :SHOWN, :SHOWN]}
+            layers[name] = describe(weights, visible) | {"picture": weights[0, :4, :SHOWN, :SHOWN].clone()}
     if not layers:
         ways = "scaled_dot_product_attention, multi_head_attention_forward or a softmax over keys"
         return Check("attention patterns", "skip", f"no attention could be observed: no call of {ways}", critical=False)

@@ -68,7 +68,7 @@ def attribution(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     see. That says nothing against the training of the model, but do not trust gradients to explain it.
     """
     name = "attribution"
-    rows, length = min(effort.rows, 4), effort.length_for(adapter)
+    rows, length = min(effort.rows, 2), effort.length_for(adapter)
     batch, other = (adapter.batch(rows, length, seed=seed + offset) for offset in (0, 1))
     with untouched(adapter, seed=seed) as model, WithoutDropout():
         for parameter in model.parameters():
@@ -77,8 +77,8 @@ def attribution(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
         if x is None:
             reason = "no nn.Embedding takes the ids, so nothing can be moved between two inputs"
             return Check(name, "skip", reason, critical=False)
-        with torch.no_grad():
-            logits = _last(logits_at(adapter, batch, x))  # (B, V)
+        logits = _last(logits_at(adapter, batch, x.detach().requires_grad_(True)))  # (B, V)
+        differentiable, logits = logits.requires_grad, logits.detach()
         classes = logits.argmax(-1, keepdim=True)
 
         def function(values: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def attribution(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
 
         if not logits.isfinite().all():
             return Check(name, "warn", "the logits of random inputs are not finite", critical=False)
-        if not function(x.detach().requires_grad_(True)).requires_grad:
+        if not differentiable:
             return Check(name, "skip", "no gradient reaches the input: it is detached inside", critical=False)
         with torch.no_grad():
-            moved = (function(x) - function(baseline)).abs().mean()
+            moved = (logits.gather(1, classes).squeeze(1) - function(baseline)).abs().mean()
         if GAP * moved <= torch.finfo(x.dtype).eps * logits.abs().max():  # rounding alone would be a gap
             return Check(
                 name, "skip", "the last prediction hardly depends on the input: nothing to attribute", critical=False

@@ -25,7 +25,8 @@ def initialisation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     Threshold: the mean loss on random labels may exceed ln V by 1 nat, with a warning up to 3. Logits that are normal
     with deviation s cost s^2 / 2 nats over ln V, so 1 nat is s = 1.4: beyond, training begins by shrinking the head. A
     matrix of one repeated number, other than 0, keeps its units alike for ever; matrices of zeros are common where a
-    branch begins as the identity (Zhang et al. 2019), unless all of them are. Norms' gains and biases are no matrices.
+    branch begins as the identity (Zhang et al. 2019), unless all of them are. Norms' gains and biases are no matrices,
+    in whatever shape: (1, 1, C), say.
     """
     import pandas
 
@@ -49,7 +50,11 @@ def initialisation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
             for key, weight in matrices(adapter.model).items()
         ]
     )
-    alike = [key for key, weight in matrices(adapter.model).items() if is_constant(weight) and weight.flatten()[0] != 0]
+    alike = [
+        key
+        for key, weight in matrices(adapter.model).items()
+        if weight.squeeze().dim() >= 2 and is_constant(weight) and weight.flatten()[0] != 0
+    ]
     if alike:
         return Check(
             name,
@@ -94,7 +99,7 @@ def overfit_one_batch(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Che
         losses = curves[f"lr {lr:g}"] = _memorise(adapter, batch, effort.overfit_steps, lr, seed)
         if losses[-1] <= losses[0] / 5:
             break
-    best = min(curves, key=lambda label: curves[label][-1])
+    best = min(curves, key=lambda label: (curves[label][-1] != curves[label][-1], curves[label][-1]))  # NaN comes last
     first, last = curves[best][0], curves[best][-1]
     table = pandas.DataFrame(
         [

@@ -45,7 +45,7 @@ def settings_from_form(form: Settings) -> ValidationConfig:
     if gist and form.source:
         raise ConfigError(f"Both gist_id ({gist}) and source ({form.source}) are given; empty one of them.")
     return ValidationConfig.load(
-        source=f"gist:{gist}" if gist and "/" not in gist else gist or form.source or DEFAULT,
+        source=_gist_source(gist) if gist else form.source or DEFAULT,
         revision=form.revision,
         trust_code=form.trust_code,
         kind=form.kind,
@@ -54,3 +54,8 @@ def settings_from_form(form: Settings) -> ValidationConfig:
         device=form.device,
         seed=form.seed,
     )
+
+
+def _gist_source(text: str) -> str:
+    """`gist:ID` of an id, `gist:ID` or `OWNER/ID`; an address at gist.github.com, which may hold a revision, as it is."""
+    return text if "gist.github" in text else f"gist:{text.removeprefix('gist:').rpartition('/')[2]}"

@@ -32,7 +32,13 @@ def numerical_stability(adapter: Adapter, effort: Effort, *, seed: int = 0) -> C
                         logits = adapter(scaled.batch(batch))
                     row = {"input": label, "times": scale, "precision": str(dtype).removeprefix("torch.")}
                     rows.append({**row, "finite": is_finite(logits), "largest activation": scaled.largest})
-    table = pandas.DataFrame(rows)
+    same = ["input", "times", "precision"]
+    table = (
+        pandas.DataFrame(rows)
+        .groupby(same, sort=False)
+        .agg(batches=("finite", "size"), finite=("finite", "all"), largest=("largest activation", "max"))
+    )
+    table = table.rename(columns={"largest": "largest activation"}).reset_index()
     bad = table[~table["finite"]]
     if len(bad):
         first = bad.iloc[0]
@@ -49,7 +55,7 @@ def numerical_stability(adapter: Adapter, effort: Effort, *, seed: int = 0) -> C
             "the scale of the residual branches"
         )
         return Check(name, "warn", summary, table)
-    return Check(name, "pass", f"finite for {len(table)} inputs; the largest activation is {peak:.3g}", table)
+    return Check(name, "pass", f"finite for {len(rows)} batches; the largest activation is {peak:.3g}", table)
 
 
 def is_finite(logits: Tensor) -> bool:

@@ -74,10 +74,11 @@ def output_shapes(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
 def context_length(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     """One token past the stated context is refused, or has a position of its own.
 
-    Where the model accepts it, the last output must tell two tokens past the context apart by their places: exchanging
-    them has to change it at least a tenth as much as exchanging two at the same distance within the context does.
+    Where the model accepts it, the last output must tell two places past the context apart: moving a token by one has
+    to change it, as a share of what that token does there at all, at least a tenth as much as within the context.
     Positions that are clamped, or zero past the context, do a small fraction of that. Relative positions, which go on,
-    pass.
+    pass. A model that cuts a longer input to its context, and gives fewer outputs than tokens, fails. What is missed:
+    a causal mask alone tells places apart a little, as much as the rotary positions of a short, untrained model do.
     """
     name = "context length"
     if not adapter.text:
@@ -96,38 +97,47 @@ def context_length(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
         # An index out of range breaks a GPU's context for the whole process: past the limit a copy on the CPU is asked.
         asked = adapter if adapter.device.type == "cpu" else adapter.on(copy.deepcopy(model).cpu())
         with torch.no_grad(), WithoutDropout():
-            _, error = _try(asked, asked.batch(1, limit + 1, seed=seed))
+            got, error = _try(asked, asked.batch(1, limit + 1, seed=seed))
             if error:
                 return Check(name, "pass", f"{limit + 1:,} tokens are refused ({error}), as stated")
-            within, past = _place_effect(asked, limit, seed), _place_effect(asked, limit + 4, seed)
-    table = _frame([{"tokens": limit, "change by exchange": within}, {"tokens": limit + 4, "change by exchange": past}])
-    if within < 1e-7:
+            if adapter.per_token and got.shape[1] != limit + 1:
+                summary = (
+                    f"{limit + 1:,} tokens are accepted, though the context is {limit:,}, and {got.shape[1]:,} outputs "
+                    "come: some tokens are dropped in silence; refuse longer inputs"
+                )
+                return Check(name, "fail", summary)
+            rows = [{"tokens": length} | _place_effect(asked, length, seed) for length in (limit, limit + 4)]
+    table = _frame(rows)
+    if table["change by place"][0] < 1e-7:
         return Check(name, "pass", "longer inputs are accepted; places do not matter within the context either", table)
+    within, past = table["share"]
     if past < 0.1 * within:
         summary = (
-            f"{limit + 1:,} tokens are accepted, though the context is {limit:,}, but their places are lost "
-            f"(exchanging two has {past / within:.1%} of its effect within the context): refuse longer inputs, or give "
-            "them positions"
+            f"{limit + 1:,} tokens are accepted, though the context is {limit:,}, but their places are lost (moving a "
+            f"token has {past / within:.1%} of its effect within the context): refuse longer inputs, or give them "
+            "positions"
         )
         return Check(name, "fail", summary, table)
     return Check(name, "pass", f"longer inputs than the stated {limit:,} are accepted, and keep their places", table)
 
 
-def _place_effect(adapter: Adapter, length: int, seed: int) -> float:
-    """Mean change of the last output when the tokens two and three places before it are exchanged, in a row of equal
-    tokens: only where the odd one stands differs. In double precision where the model allows it, it is tiny."""
+def _place_effect(adapter: Adapter, length: int, seed: int) -> dict[str, float]:
+    """How the last output changes in a row of equal tokens but one: when that one moves from two to three places before
+    the last, and when it becomes equal too; and the share of the first in the second."""
     generator = torch.Generator().manual_seed(seed)
-    total = 0.0
+    moved = removed = 0.0
     for _ in range(8):
         common, odd = adapter.random_ids((2,), generator)
-        ids = torch.full((2, length), common.item())
+        ids = torch.full((3, length), common.item())
         ids[0, -3], ids[1, -4] = odd, odd
-        batch = adapter.batch(2, length, seed=seed)
+        batch = adapter.batch(3, length, seed=seed)
+        batch = {key: value[:1].expand_as(value) for key, value in batch.items()}  # a seq2seq model's one source
         batch[adapter.varied] = ids.to(adapter.device)
         logits = adapter(batch)
         last = logits[:, -1] if logits.dim() == 3 else logits
-        total += change(last[0], last[1], logits)
-    return total / 8
+        moved += change(last[0], last[1], logits) / 8
+        removed += change(last[0], last[2], logits) / 8
+    return {"change by place": moved, "change by token": removed, "share": moved / max(removed, 1e-12)}
 
 
 def vocabulary_range(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
