@@ -153,7 +153,8 @@ def test_validate_exits_0_for_a_sound_model_and_saves_the_report(tmp_path):
 
 def test_validate_exits_1_where_a_critical_check_fails(tmp_path):
     (tmp_path / "model.py").write_text(
-        "from torch import nn\n\n\ndef build_model():\n    return nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 40))\n"
+        "from torch import nn\n\n\n"
+        "def build_model():\n    return nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 40))\n"
     )
     done = utils("validate", str(tmp_path / "model.py"), "vocab_size=50", "context_length=8", "--scale", "smoke")
     assert done.returncode == 1, done.stderr

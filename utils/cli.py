@@ -126,10 +126,15 @@ def validate(
     seed: Annotated[int, typer.Option(help="of the weights and the inputs")] = 0,
 ) -> None:
     """Is this model sound? Exits 0, 1 where a critical check failed, or 2 where it could not be loaded."""
-    from utils.core.config import parse_overrides
+    from utils.core.config import ConfigError, parse_overrides
     from utils.validation.report import validate
     from utils.validation.settings import ValidationConfig
 
+    if report is not None:
+        try:
+            report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--report {report} cannot be a folder for the report: {error.strerror}.") from None
     config = ValidationConfig.load(
         source=source, revision=revision, trust_code=trust_code, kind=kind, config=parse_overrides(overrides or ()),
         scale=scale, device=device, seed=seed,
@@ -137,7 +142,6 @@ def validate(
     result = validate(config)
     print(result)
     if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
         page, _ = result.save(report, "validation_report")
         print(f"Report: {page.resolve()}")
     raise typer.Exit(not result.sound)

@@ -36,17 +36,17 @@ class Plain(nn.Module):
         self.more = more
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return F.one_hot(input_ids, V) + self.more(input_ids, None)
+        return F.one_hot(input_ids, V).float() + self.more(input_ids, None)
 
 
 class Masked(Plain):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return F.one_hot(input_ids, V) + self.more(input_ids, attention_mask)
+        return F.one_hot(input_ids, V).float() + self.more(input_ids, attention_mask)
 
 
 class Demanding(Plain):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return F.one_hot(input_ids, V) + self.more(input_ids, attention_mask)
+        return F.one_hot(input_ids, V).float() + self.more(input_ids, attention_mask)
 
 
 def plain(more, kind: str = "causal_lm", of: type[Plain] = Plain, **config) -> Adapter:
@@ -139,7 +139,7 @@ def test_a_leak_that_depends_on_the_mask_is_found_and_told():
 
 
 def test_a_mask_that_the_model_cannot_do_without_is_always_given():
-    adapter = plain(lambda ids, mask: 0 * mask.unsqueeze(-1), of=Demanding)
+    adapter = plain(lambda ids, mask: 0.0 * mask.unsqueeze(-1), of=Demanding)
     result = causality(adapter, EFFORT)
     assert result.status == "pass"
     assert set(result.table["attention_mask"]) == {True}
@@ -168,7 +168,7 @@ def test_padding_may_change_1e_4(size, status, pad):
     assert result.status == status
     row = result.table.iloc[0]
     assert row["largest change"] == pytest.approx(size, rel=0.01)
-    assert (row["real tokens"], row["padding"]) == (6, 6)
+    assert (row["padding"], row["of"]) == ("right", 6)
     assert row["filled with"] == ("id 3" if pad else "random tokens")
 
 
@@ -179,13 +179,34 @@ def test_padding_is_hidden_by_the_mask_and_has_the_padding_id():
         seen.append((ids, mask))
         return 0.0
 
-    assert padding_invariance(plain(note, of=Demanding, pad_token_id=3), EFFORT).status == "pass"
+    assert padding_invariance(plain(note, "masked_lm", of=Demanding, pad_token_id=3), EFFORT).status == "pass"
     (alone, whole), (padded, mask) = seen[-2:]
     assert whole.all()
     assert not (alone == 3).any()
     assert torch.equal(padded[:, :6], alone)
     assert (padded[:, 6:] == 3).all()
     assert mask.tolist() == [[1] * 6 + [0] * 6] * 2
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 5e-6, 5e-5, 9e-5, 1.0])
+def test_what_stands_in_padding_on_the_left_may_change_1e_5_of_a_causal_model(size):
+    seen = []
+
+    def first(ids: Tensor, mask: Tensor | None) -> Tensor:
+        """`size` times the first token's id, over V, padding or not."""
+        seen.append(ids)
+        return size * (ids[:, :1] / V).unsqueeze(-1)
+
+    result = padding_invariance(plain(first, of=Masked), EFFORT)
+    left, other = seen[-2:]
+    assert not torch.equal(left[:, :6], other[:, :6])
+    assert torch.equal(left[:, 6:], other[:, 6:])
+    gap = size * ((left - other)[:, 0].abs().max().item()) / V
+    table = result.table.set_index("padding")["largest change"]
+    assert table["right"] == 0
+    assert table["left"] == pytest.approx(gap, abs=2e-7 + 0.5 * gap * size)  # the largest logit: 1 to 1 + size
+    assert size in (0.0, 1.0) or abs(gap - 1e-5) > 1e-6
+    assert result.status == ("fail" if gap > 1e-5 else "pass")
 
 
 class Pooled(nn.Module):

@@ -135,7 +135,7 @@ def test_parameter_table_counts_every_number_once():
 
 def test_the_next_step_names_overrides_that_make_the_same_model_in_training():
     loaded = load(find("example:gpt"), overrides=TINY)
-    text = next_step(loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
+    text = next_step(ValidationConfig(), loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
     overrides = text.strip().splitlines()[-1].strip()
     form = SimpleNamespace(
         scale="standard", model_size="", tokenizer="", corpus="", max_steps=0, learning_rate=0.0, seed=0,
@@ -148,6 +148,6 @@ def test_the_next_step_names_overrides_that_make_the_same_model_in_training():
 
 def test_the_next_step_of_another_model_names_its_source():
     loaded = load(find("example:bert"), overrides=TINY)
-    text = next_step(loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
+    text = next_step(ValidationConfig(), loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
     assert "find('example:bert')" in text
     assert "masked_lm" in text

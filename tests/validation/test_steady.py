@@ -51,7 +51,7 @@ class Growing(GPT):
     def forward(self, input_ids: Tensor) -> Tensor:
         T = input_ids.shape[1]
         self.calls += 1
-        if T > self.longest:
+        if self.longest < T:
             self.longest, self.table = T, torch.arange(T).cos()
             self.register_buffer("angles", torch.arange(float(T)), persistent=False)
         return super().forward(input_ids) + self.angles[:T, None].cos()
@@ -353,6 +353,13 @@ def test_matrices_leave_out_vectors_and_count_a_tied_one_once():
         "blocks.0.feed_forward.up.weight",
         "blocks.0.feed_forward.out.weight",
     ]
+
+
+def test_a_single_vector_in_whatever_shape_is_no_matrix_but_a_layer_of_one_row_is():
+    model = nn.Sequential(nn.Linear(8, 1))
+    model.mask_token, model.gain = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.ones(8, 1, 1))
+    model.positions = nn.Parameter(torch.ones(1, 4, 8))
+    assert list(matrices(model)) == ["positions", "0.weight"]
 
 
 def test_a_scale_is_one_of_three_and_the_error_names_them():

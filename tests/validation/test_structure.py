@@ -91,7 +91,6 @@ def test_a_shape_that_is_wrong_at_one_edge_fails_there(answer, batch, length):
 
 def test_classes_are_a_row_of_logits_for_each_text_or_image():
     assert output_shapes(given(lambda ids: one_hot(ids).mean(1), "classifier"), EFFORT).status == "pass"
-    assert output_shapes(given(one_hot, "classifier"), EFFORT).status == "fail"
     vit = ViT(ViTConfig(image_size=4, patch_size=2, num_classes=3, num_layers=1, num_heads=2, width=8))
     result = output_shapes(adapt(vit), EFFORT)
     assert (result.status, set(result.table["expected"])) == ("pass", {"(1, 3)", "(2, 3)", "(3, 3)"})

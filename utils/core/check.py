@@ -69,7 +69,8 @@ class Report:
     word: str = "sound"
 
     def __getitem__(self, name: str) -> Check:
-        return next(check for check in self.checks if check.name == name)
+        """The check of that name. Raises KeyError where there is none."""
+        return {check.name: check for check in self.checks}[name]
 
     @property
     def status(self) -> Status:
@@ -83,7 +84,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the critical failures and their reasons, then other failures, then the names of warnings."""
+        """One sentence: the critical failures and their reasons, then other failures, then warnings."""
         failed, warned, passed, skipped = map(self._having, ORDER)
         if not failed and not warned and not passed:
             why = f"all {len(skipped)} checks were skipped" if len(skipped) > 1 else "the only check was skipped"
@@ -91,7 +92,7 @@ class Report:
         critical = "; ".join(_reason(check) for check in failed if check.critical)
         other = "; ".join(_reason(check) for check in failed if not check.critical)
         warnings = f"{len(warned)} warning{'s' if len(warned) > 1 else ''}: " if warned else ""
-        warnings += ", ".join(check.name for check in warned)
+        warnings += "; ".join(_told(check) for check in warned)
         if critical:
             parts = [critical, f"also {other}" if other else "", warnings]
             return f"Not {self.word}: {'; '.join(filter(None, parts))}."
@@ -138,9 +139,18 @@ class Report:
         return report_page.framed(report_page.content(self))
 
 
+def _told(check: Check) -> str:
+    """A warning: its name, and where it is critical its summary."""
+    return f"{check.name} ({_line(check)})" if check.critical else check.name
+
+
 def _reason(check: Check) -> str:
     """`causality fails (its summary)`, on one line."""
-    return f"{check.name} fails ({' '.join(check.summary.split()).rstrip('.')})"
+    return f"{check.name} fails ({_line(check)})"
+
+
+def _line(check: Check) -> str:
+    return " ".join(check.summary.split()).rstrip(".")
 
 
 def _finite(table: pandas.DataFrame) -> dict[str, list]:

@@ -127,12 +127,13 @@ def _parse(variable: str, text: str, kind: type) -> str | bool | int | float:
         raise ValueError(f"{variable}={text!r}: expected a value of type {kind.__name__}.") from None
 
 
-def gist_id(form: str) -> str:
+def gist_id(form: str, *, url: bool = True) -> str:
     """The Gist to validate: the form's text, else NB_GIST_ID, else `gist_id=` in the Colab notebook's URL, else "".
 
-    The form is primary, since it is what a person sees. What is returned may be any text: models/source.py judges it.
+    The form is primary, since it is what a person sees; `url` is False where it names another model, and the URL is not
+    read. What is returned may be any text: models/source.py judges it.
     """
-    return form.strip() or os.environ.get("NB_GIST_ID", "").strip() or (_gist_id_of_url() if in_colab() else "")
+    return form.strip() or os.environ.get("NB_GIST_ID", "").strip() or (_gist_id_of_url() if url and in_colab() else "")
 
 
 def _gist_id_of_url() -> str:

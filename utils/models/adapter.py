@@ -8,6 +8,7 @@ read, never guessed; what it does not say is asked for in the error. Leaves out 
 
 from __future__ import annotations
 
+import copy
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,10 @@ class Adapter:
         embedding = None if name is None else model.get_submodule(name)
         return replace(self, model=model, device=device, embedding=embedding)
 
+    def on_cpu(self) -> Adapter:
+        """The same adapter around a copy of the model on the CPU; itself where it is there."""
+        return self if self.device.type == "cpu" else self.on(copy.deepcopy(self.model).cpu())
+
     def facts(self) -> dict[str, str]:
         """What is known of the model and where it was read, as text."""
         limit = str(self.limit) if self.limit is not None else "states none"
@@ -128,8 +133,8 @@ class Adapter:
             values |= {"vocabulary": f"{self.vocab_size:,}", "context": limit, "padding id": pad}
         else:
             values["image"] = " x ".join(map(str, self.image))
-        trained = sum(parameter.numel() for parameter in self.model.parameters())
-        values |= {"outputs": f"{self.outputs:,}", "parameters": f"{trained:,}", "device": str(self.device)}
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        values |= {"outputs": f"{self.outputs:,}", "parameters": f"{count:,}", "device": str(self.device)}
         return {name: f"{value} ({self.read[name]})" if name in self.read else value for name, value in values.items()}
 
     def _repr_html_(self) -> str:

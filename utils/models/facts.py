@@ -47,7 +47,9 @@ class Facts:
         self.model, self.config = model, config
         own = [getattr(model, name) for name in CONFIGS if getattr(model, name, None) is not None]
         self.places = [("the config", config), *(("the model's config", one) for one in own), ("the model", model)]
-        self.published = any(hasattr(one, "model_type") for one in own)  # a config of transformers', which is complete
+        self.published = any(
+            hasattr(one, "attribute_map") for one in own
+        )  # a config of transformers', which is complete
         self.read: dict[str, str] = {}
 
     def find(self, names: tuple[str, ...], places: tuple[str, ...] = ()) -> tuple[Any, str] | None:
@@ -57,7 +59,7 @@ class Facts:
                 value = holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
                 if value is None or callable(value) or (name == "pad_token" and isinstance(value, str)):
                     continue  # a pad_token is an id, or the text of a token
-                if names is CONTEXT and value == -1 and hasattr(holder, "model_type"):
+                if names is CONTEXT and value == -1 and hasattr(holder, "attribute_map"):
                     continue  # XLNet's way to say that it has no limit
                 return value, f"{place}'s {name}" if place == "the model" else f"{name} in {place}"
         return None
@@ -185,8 +187,7 @@ def _sees(model: nn.Module, signature: Signature, batch: dict[str, Tensor]) -> t
     least = 1e-6 * (finite.max().item() if finite.numel() else 0.0)
 
     def differ(new: Tensor, places: slice) -> bool:
-        gap = torch.where(new == base, 0.0, (new - base).abs())[:, places]
-        return bool((gap > least).any())
+        return bool(((new - base).abs() > least)[:, places].any())  # equal infinities differ by NaN: not more
 
     return differ(ask(last), slice(None, -1)), differ(ask(first), slice(1, None))
 

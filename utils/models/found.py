@@ -15,12 +15,36 @@ from typing import Any, Literal
 from torch import nn
 
 from utils.core.config import ConfigError
-
-KINDS = ("causal_lm", "masked_lm", "seq2seq", "classifier", "image_classifier")
+from utils.models.facts import KINDS
 
 
 class SourceError(ConfigError):
     """A model that cannot be found or built: what was asked for, what is wrong with it, and what to do."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Code that shows itself in colours, a fold for each file, the first one open."""
+
+    files: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"# {name}\n{text}" for name, text in self.files.items()) or "no code"
+
+    def _repr_html_(self) -> str:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        style = HtmlFormatter(
+            noclasses=True, style="friendly", cssstyles="color: #222; padding: .4em; overflow-x: auto"
+        )
+        folds = [
+            f"<details{'' if number else ' open'}><summary>{html.escape(name)}, {len(text.splitlines())} lines"
+            f"</summary>{highlight(text, PythonLexer(), style)}</details>"
+            for number, (name, text) in enumerate(self.files.items())
+        ]
+        return "".join(folds) or "<p>No code: the class comes with transformers, the config decides the rest.</p>"
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,11 @@ class Source:
     def code(self) -> str:
         """Text of the main code file; "" where there is no code."""
         return self.files.get(self.main, "")
+
+    @property
+    def listing(self) -> Listing:
+        """Every Python file, to be read before it runs."""
+        return Listing({name: text for name, text in self.files.items() if name.endswith(".py")})
 
     def require_trust(self, trust_code: bool, what: str = "This code was written by others and would run here") -> None:
         """Refuse, saying whose code it is, unless `trust_code`."""

@@ -72,6 +72,10 @@ def _entries(answer: dict[str, Any], what: str) -> dict[str, dict[str, Any]]:
     for file in files:
         if "/" in file or "\\" in file or "\0" in file or file in ("", ".", ".."):
             raise SourceError(f"{what} has a file named {file!r}, which is no plain name; it is refused.")
+    if answer.get("truncated"):
+        raise SourceError(
+            f"{what} has more files than GitHub lists ({len(files)}); put the model into one of fewer files."
+        )
     return {file: entry for file, entry in files.items() if file.endswith(SUFFIXES)}
 
 

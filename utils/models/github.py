@@ -105,6 +105,16 @@ def _ask(url: str) -> _Answer:
                 return _Answer(401, fault="GITHUB_TOKEN holds characters that no token has")
             request.add_unredirected_header("Authorization", f"Bearer {secret('GITHUB_TOKEN')}")
     try:
+        return _read(request)
+    except urllib.error.URLError as error:
+        return _Answer(0, fault=str(error.reason))
+    except (OSError, http.client.HTTPException) as error:  # a timeout, or a connection cut while reading
+        return _Answer(0, fault=str(error) or type(error).__name__)
+
+
+def _read(request: urllib.request.Request) -> _Answer:
+    """The answer, an error's too."""
+    try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 (http and https only)
             body = response.read(MAX_BYTES + 1)
             if len(body) > MAX_BYTES:
@@ -115,10 +125,6 @@ def _ask(url: str) -> _Answer:
     except urllib.error.HTTPError as error:
         with error:
             return _Answer(error.code, error.headers, error.read(MAX_BYTES))
-    except urllib.error.URLError as error:
-        return _Answer(0, fault=str(error.reason))
-    except (OSError, http.client.HTTPException) as error:  # a timeout, or a connection cut while reading
-        return _Answer(0, fault=str(error) or type(error).__name__)
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -157,6 +157,11 @@ def _config(found: Source, folder: str, overrides: Mapping[str, Any], *, trust_c
     """The `PreTrainedConfig`, made anew where overrides change it, so that what it derives follows."""
     from transformers import AutoConfig
 
+    kernels = [] if trust_code else _kernels({**found.config, **overrides})
+    if kernels:
+        raise SourceError(
+            f"{found.name}: its config names {kernels[0]}, code from the Hub; tick trust_code (or --trust-code)."
+        )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_code, local_files_only=True)
     unknown = [key for key in overrides if not hasattr(config, key)]
     if unknown:
@@ -166,6 +171,17 @@ def _config(found: Source, folder: str, overrides: Mapping[str, Any], *, trust_c
         config = type(config).from_dict({**found.config, **overrides})
         config._name_or_path = folder
     return config
+
+
+def _kernels(config: Mapping[str, Any]) -> list[str]:
+    """Implementations (of attention, experts, ...) that a config takes from a repository, at any depth."""
+    found = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += _kernels(value)
+        elif key.endswith("_implementation") and "/" in str(value):
+            found.append(f"{key} {value!r}")
+    return found
 
 
 def _builder(auto: Any, config: Any, *, trust_code: bool) -> Callable[[], Any]:

@@ -85,7 +85,9 @@ def _find_example(name: str) -> Source:
         raise SourceError(f"There is no example {name!r}; there are {', '.join(f'example:{one}' for one in EXAMPLES)}.")
     module, _, _, config = EXAMPLES[name]
     folder = Path(__file__).parent
-    files = {file: (folder / file).read_bytes().decode() for file in (f"{module}.py", "blocks.py")}
+    trunk = ("transformer.py",) if module == "bert" else ()
+    used = (f"{module}.py", *trunk, "blocks.py", "positions.py", "model.py")
+    files = {file: (folder / file).read_bytes().decode() for file in used}
     return Source(f"example:{name}", "example", {"owner": "this project"}, files, dict(config))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OFF = 1e-6
-DEAD, DEAD_POOLED = 0.1, 0.9
+DEAD, DEAD_POOLED = 0.5, 0.9
 # Functions that shut a unit off for negative inputs; a tanh or a sigmoid saturates, but is never off.
 RECTIFIERS = {
     F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", Tensor.relu: "relu", Tensor.relu_: "relu",
@@ -111,10 +111,10 @@ def activations(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
 
     A unit of a rectifier (ReLU, GELU, SiLU and their kin) is dead if its output is within 1e-6 of zero at every
     position of every input: next to values near one, float32 cannot tell what it adds from nothing. GELU is that small
-    below -5, SiLU below -17, where their gradients are too, so such a unit does not come back. Warns where over 10% of
-    a layer is dead (Lu et al. 2019, "Dying ReLU and Initialization"; a healthy layer has none over hundreds of
-    positions), or 90% where there is one position a row: pooled rows of random inputs are nearly alike, so that a
-    healthy ReLU is off for all of them half the time. Warns where an output is not finite.
+    below -5, SiLU below -17, where their gradients are too, so such a unit does not come back. Warns where over half
+    of a layer is dead (Lu et al. 2019, "Dying ReLU and Initialization"; deep in an untrained post-norm model tokens are
+    so alike that a sixth of a layer can be off for all of them), or 90% where there is one position a row: pooled rows
+    of random inputs are nearly alike, so that a healthy ReLU is off for all of them half the time. Warns where an output is not finite.
     """
     with untouched(adapter, seed=seed) as model:
         seen = Activations([], effort.rows)

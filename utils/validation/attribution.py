@@ -15,7 +15,7 @@ from utils.core.check import Check
 from utils.core.plots import canvas
 from utils.models.adapter import Adapter
 from utils.validation.inputs import logits_at, values_of
-from utils.validation.steady import Effort, WithoutDropout, untouched
+from utils.validation.steady import Effort, WithoutDropout, backward_in_eval, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def integrated_gradients(
     The mean is by Gauss-Legendre quadrature, at more and more points until the gap is under 5% or `steps` runs out.
     """
     with torch.no_grad():
-        change = (function(x) - function(baseline)).double().cpu()
+        change = (function(x) - function(baseline)).cpu().double()
     for number in steps:
         places, shares = np.polynomial.legendre.leggauss(number)  # on [-1, 1], shares sum to 2
         total = torch.zeros_like(x, dtype=torch.float32)
@@ -70,7 +70,7 @@ def attribution(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     name = "attribution"
     rows, length = min(effort.rows, 2), effort.length_for(adapter)
     batch, other = (adapter.batch(rows, length, seed=seed + offset) for offset in (0, 1))
-    with untouched(adapter, seed=seed) as model, WithoutDropout():
+    with untouched(adapter, seed=seed) as model, WithoutDropout(), backward_in_eval():
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         x, baseline = values_of(adapter, batch), values_of(adapter, other)

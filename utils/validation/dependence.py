@@ -11,7 +11,7 @@ from torch import Tensor
 
 from utils.core.check import Check
 from utils.models.adapter import Adapter
-from utils.validation.steady import Effort, WithoutDropout, blank, seed_generators, untouched
+from utils.validation.steady import Effort, WithoutDropout, backward_in_eval, blank, seed_generators, untouched
 
 SAME = 1e-5  # of the largest logit, for calls of equal shape
 CLOSE = 1e-4  # for calls of different shapes, whose products are summed in another order
@@ -56,9 +56,19 @@ def sees_input(adapter: Adapter, effort: Effort, seed: int) -> bool:
         return differs()
 
 
+def sees_context(adapter: Adapter, batch: dict[str, Tensor], seed: int) -> bool:
+    """Whether the last position's output changes with the tokens before it, and with a seq2seq model's source."""
+    other = adapter.batch(len(batch["labels"]), batch["labels"].shape[1], seed=seed + 1)
+    changed = dict(other)
+    changed[adapter.varied] = torch.cat((other[adapter.varied][:, :-1], batch[adapter.varied][:, -1:]), dim=1)
+    with untouched(adapter, seed=seed), torch.no_grad():
+        one, two = _twice(adapter, batch, changed, seed)
+    return change(one[:, -1], two[:, -1], one) > 1e-7
+
+
 def sign_step(adapter: Adapter, batch: dict[str, Tensor], size: float = 1e-3) -> None:
     """One step of sign descent: moves every parameter that has a gradient, however small, by `size`."""
-    with torch.enable_grad(), WithoutDropout():
+    with torch.enable_grad(), WithoutDropout(), backward_in_eval():
         loss = adapter.loss(batch)
         if loss.requires_grad:
             loss.backward()
@@ -111,7 +121,8 @@ def padding_invariance(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
     """Outputs at real tokens are the same with and without as much padding on the right, hidden by the mask.
 
     Threshold: 1e-4 of the largest logit (the shapes differ, so sums are taken in another order). A model that fails
-    gives a text another answer depending on what else is in the batch.
+    gives a text another answer depending on what else is in the batch. A causal model cannot see padding on the right;
+    what stands in padding on the left, where batched generation puts it, must not matter to it either (1e-5).
     """
     name = "padding invariance"
     if not adapter.text:
@@ -130,20 +141,37 @@ def padding_invariance(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
             filler = adapter.random_ids((2, real), generator) if filler is None else filler
             padded[ids] = torch.cat((batch[ids], filler.to(adapter.device)), dim=1)
             padded[mask] = torch.cat((batch[mask], torch.zeros_like(batch[mask])), dim=1)
+    with_what, left_gap = "random tokens" if adapter.pad_id is None else f"id {adapter.pad_id}", 0.0
     with untouched(adapter, seed=seed), torch.no_grad(), WithoutDropout():
         alone, with_padding = _twice(adapter, batch, padded, seed)
-    if alone.dim() == 3:
-        with_padding = with_padding[:, :real]
-    gap = change(alone, with_padding)
-    with_what = "random tokens" if adapter.pad_id is None else f"id {adapter.pad_id}"
-    table = _table([{"real tokens": real, "padding": real, "filled with": with_what, "largest change": gap}])
-    if gap > CLOSE:
+        gap = change(alone, with_padding[:, :real] if alone.dim() == 3 else with_padding)
+        rows = [{"padding": "right", "of": real, "filled with": with_what, "largest change": gap}]
+        if adapter.kind == "causal_lm":
+            left, other = (_padded_left(adapter, batch, real, generator) for _ in range(2))
+            one, two = _twice(adapter, left, other, seed)
+            left_gap = change(one[:, real:], two[:, real:])
+            rows.append({"padding": "left", "of": real, "filled with": "other tokens", "largest change": left_gap})
+            gap = left_gap if left_gap > SAME and gap <= CLOSE else gap
+    table = _table(rows)
+    if gap > CLOSE or left_gap > SAME:
         summary = (
             f"{real} padded positions change the outputs of the real ones by {gap:.1e} of the largest logit: padding "
             "is attended or pooled; pass attention_mask on to every attention (and to the pooling)"
         )
         return Check(name, "fail", summary, table)
     return Check(name, "pass", f"{real} padded positions, filled with {with_what}, change nothing", table)
+
+
+def _padded_left(
+    adapter: Adapter, batch: dict[str, Tensor], real: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The batch after as many random tokens that the mask hides."""
+    filler = adapter.random_ids(tuple(batch["input_ids"].shape), generator).to(adapter.device)
+    mask = batch["attention_mask"]
+    return batch | {
+        "input_ids": torch.cat((filler, batch["input_ids"]), dim=1),
+        "attention_mask": torch.cat((torch.zeros_like(mask), mask), dim=1),
+    }
 
 
 def _unmasked(adapter: Adapter) -> str:

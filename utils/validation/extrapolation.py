@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +63,8 @@ def length_extrapolation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> 
             row = {"tokens": length, "past the context": past}
             try:  # an input at a time: at these lengths the logits of many would fill the memory
                 found = [describe(one(single)) for single in _singles(batch)]
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
             except Exception as error:  # past its context a model may raise whatever it likes
                 if not past:
                     raise
@@ -110,7 +110,7 @@ def _adapters(adapter: Adapter, lengths: list[int]) -> Iterator[tuple[Adapter, i
             yield adapter, length
             continue
         if copied is None:
-            copied = replace(adapter, model=copy.deepcopy(adapter.model).cpu(), device=torch.device("cpu"))
+            copied = adapter.on_cpu()
         yield copied, length
 
 

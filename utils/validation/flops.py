@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -31,7 +29,7 @@ def count(adapter: Adapter, *, rows: int, length: int, seed: int) -> dict[str, i
     by the plain products, which are counted on every device, and whole: a causal kernel would skip half of it.
     """
     if adapter.device.type == "mps":  # whose attention is one kernel that is not counted
-        adapter = replace(adapter, model=copy.deepcopy(adapter.model).cpu(), device=torch.device("cpu"))
+        adapter = adapter.on_cpu()
     batch = adapter.batch(rows, length, seed=seed)
     counter = FlopCounterMode(display=False, depth=None)
     with sdpa_kernel(SDPBackend.MATH), _no_fast_path(), counter, torch.no_grad():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from utils.core.check import Check
 from utils.core.plots import canvas
 from utils.models.adapter import Adapter
-from utils.validation.dependence import sees_input
+from utils.validation.dependence import sees_context, sees_input
 from utils.validation.steady import Effort, WithoutDropout, blank, is_constant, matrices, untouched
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def initialisation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     Threshold: the mean loss on random labels may exceed ln V by 1 nat, with a warning up to 3. Logits that are normal
     with deviation s cost s^2 / 2 nats over ln V, so 1 nat is s = 1.4: beyond, training begins by shrinking the head. A
     matrix of one repeated number, other than 0, keeps its units alike for ever; matrices of zeros are common where a
-    branch begins as the identity (Zhang et al. 2019), unless all of them are. Norms' gains and biases are no matrices,
-    in whatever shape: (1, 1, C), say.
+    branch begins as the identity (Zhang et al. 2019), unless all of them are. Gains, which begin at one, are not
+    judged: only the weights of layers that are known to multiply with a matrix, or to look rows up.
     """
     import pandas
 
@@ -53,7 +53,7 @@ def initialisation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     alike = [
         key
         for key, weight in matrices(adapter.model).items()
-        if weight.squeeze().dim() >= 2 and is_constant(weight) and weight.flatten()[0] != 0
+        if is_constant(weight) and weight.flatten()[0] != 0 and _multiplies(adapter.model, key)
     ]
     if alike:
         return Check(
@@ -78,8 +78,17 @@ def initialisation(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     return Check(name, "warn" if loss <= chance + 3 else "fail", f"{text}: {hint}", table)
 
 
+def _multiplies(model: nn.Module, key: str) -> bool:
+    """Whether a parameter is the weight of a linear, convolutional, recurrent, attention or embedding layer."""
+    owner = model.get_submodule(key.rpartition(".")[0])
+    known = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention, nn.Embedding, nn.Bilinear)
+    return isinstance(owner, known) or type(owner).__name__ == "Conv1D"  # transformers' linear layer
+
+
 def overfit_one_batch(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     """AdamW learns one batch of random labels by heart, dropout off.
+
+    Where a position's output depends on its own token alone, equal tokens get equal labels.
 
     Threshold: the loss falls to a fifth of where it began, at a learning rate of 1e-3, else 3e-3, else 3e-4; to a half
     is a warning. A model that cannot fit a few rows has a broken path from its input to its loss.
@@ -94,6 +103,10 @@ def overfit_one_batch(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Che
     if not sees_input(adapter, effort, seed):
         return Check(name, "skip", "the output does not depend on the input, see input sensitivity")
     batch = adapter.batch(effort.rows, min(16, effort.length_for(adapter)), seed=seed)
+    alone = adapter.language and not sees_context(adapter, batch, seed)
+    if alone:
+        table = torch.randint(adapter.labels, (adapter.usable_ids,), generator=torch.Generator().manual_seed(seed))
+        batch["labels"] = table.to(adapter.device)[batch[adapter.varied]]
     curves: dict[str, list[float]] = {}
     for lr in (1e-3, 3e-3, 3e-4):
         losses = curves[f"lr {lr:g}"] = _memorise(adapter, batch, effort.overfit_steps, lr, seed)
@@ -108,7 +121,8 @@ def overfit_one_batch(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Che
         ]
     )
     figure = plot_losses(curves)
-    text = f"the loss of one batch fell from {first:.2f} to {last:.2f} in {len(curves[best]) - 1} steps"
+    text = "each output depends on its own token alone; " if alone else ""
+    text += f"the loss of one batch fell from {first:.2f} to {last:.2f} in {len(curves[best]) - 1} steps"
     if last <= first / 5:
         return Check(name, "pass", text, table, figure)
     hint = "labels, logits and inputs may not be lined up, or the signal is lost between layers"

@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from utils.core.device import choose
 from utils.core.repro import environment
 from utils.models.adapter import Adapter, adapt
 from utils.models.source import Loaded, find, load
+from utils.validation import structure
 from utils.validation.settings import ValidationConfig
 from utils.validation.steady import effort
 from utils.validation.tier1 import TIER1
@@ -31,26 +32,35 @@ TITLES = {1: ("Tier 1: critical checks", "sound"), 2: ("Tier 2: analysis", "in o
 
 
 def adapt_loaded(loaded: Loaded, config: ValidationConfig) -> Adapter:
-    """The adapter of a loaded model, on the device asked for."""
-    return adapt(
-        loaded.model,
-        kind=config.kind or loaded.kind,
-        config=loaded.config,
-        build=loaded.build,
-        pretrained=loaded.pretrained,
-        device=choose(config.device, "fp32").device,
-    )
+    """The adapter of a loaded model, on the device asked for.
+
+    It is called on the CPU first: an index out of range breaks a GPU's context for the whole process. A model that
+    fails there at its full context or at an end of its vocabulary stays on the CPU, and `read["device"]` says so.
+    """
+    known = {"kind": config.kind or loaded.kind, "config": loaded.config}
+    more = {"build": loaded.build, "pretrained": loaded.pretrained}
+    device = choose(config.device, "fp32").device
+    adapter = adapt(loaded.model, **known, **more)
+    if device.type == "cpu":
+        return adapter
+    much = effort(config.scale)
+    checks = [ask(question, adapter, much) for question in (structure.output_shapes, structure.vocabulary_range)]
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        adapter.read["device"] = f"not {device}, which could break at its failure in {', '.join(failed)}"
+        return adapter
+    return adapt(loaded.model, **known, **more, device=device)
 
 
-def run_tier(adapter: Adapter, tier: int, config: ValidationConfig) -> Report:
-    """Ask every question of a tier, with a progress bar on stdout."""
+def run_tier(adapter: Adapter, tier: int, config: ValidationConfig, *, bar: TextIO | None = None) -> Report:
+    """Ask every question of a tier, with a progress bar (None: on stdout, as notebooks show it best)."""
     from tqdm import tqdm
 
     (title, word), much = TITLES[tier], effort(config.scale)
     report = Report(title, word=word)
-    with tqdm(TIERS[tier], file=sys.stdout, unit="check", leave=False, dynamic_ncols=True) as bar:
-        for question in bar:
-            bar.set_description(question.__name__.replace("_", " "))
+    with tqdm(TIERS[tier], file=bar or sys.stdout, unit="check", leave=False, dynamic_ncols=True) as questions:
+        for question in questions:
+            questions.set_description(question.__name__.replace("_", " "))
             report.checks.append(ask(question, adapter, much, seed=config.seed, critical=tier == 1))
     return report
 
@@ -82,7 +92,7 @@ def validate(config: ValidationConfig) -> Report:
     found = find(config.source, revision=config.revision)
     loaded = load(found, trust_code=config.trust_code, overrides=config.config, kind=config.kind, seed=config.seed)
     adapter = adapt_loaded(loaded, config)
-    return join(config, loaded, adapter, *(run_tier(adapter, tier, config) for tier in TIERS))
+    return join(config, loaded, adapter, *(run_tier(adapter, tier, config, bar=sys.stderr) for tier in TIERS))
 
 
 def parameter_table(model: nn.Module) -> pandas.DataFrame:
@@ -100,7 +110,7 @@ def parameter_table(model: nn.Module) -> pandas.DataFrame:
     )
 
 
-def next_step(loaded: Loaded, adapter: Adapter) -> str:
+def next_step(config: ValidationConfig, loaded: Loaded, adapter: Adapter) -> str:
     """How this very model is trained: by training.ipynb where it is our GPT, else by `fit` from Python."""
     if loaded.source.name == "example:gpt":
         sizes = {key: value for key, value in loaded.config.items() if key != "vocab_size" and value is not None}
@@ -109,10 +119,14 @@ def next_step(loaded: Loaded, adapter: Adapter) -> str:
             "Open training.ipynb, put this line into its field `overrides`, and press Run all (the vocabulary is the "
             f"tokenizer's there):\n\n{' '.join(overrides)} data.block_size={sizes['context_length']}"
         )
-    head = f"from utils.models.source import find, load\n\nloaded = load(find({loaded.source.name!r}), ...)"
+    revision = loaded.source.facts.get("revision", config.revision)
     return (
-        f"training.ipynb trains our GPT. From Python, `utils.training.fit` takes this {adapter.kind} as it is, with an "
-        f"objective for it; the same source is loaded by:\n\n{head}"
+        "training.ipynb trains our GPT so far. From Python, `fit` of utils/training takes any model; this one, a "
+        f"{adapter.kind}, is loaded again by:\n\n"
+        "from utils.models.source import find, load\n\n"
+        f"found = find({loaded.source.name!r}, revision={revision!r})\n"
+        f"model = load(found, trust_code={config.trust_code}, overrides={config.config!r}, kind={config.kind!r}, "
+        f"seed={config.seed}).model"
     )
 
 

@@ -41,7 +41,7 @@ class ValidationConfig(Config):
 
 def settings_from_form(form: Settings) -> ValidationConfig:
     """The form's fields; a Gist id (the form's, NB_GIST_ID's, or the URL's) stands for the source `gist:ID`."""
-    gist = gist_id(form.gist_id)
+    gist = gist_id(form.gist_id, url=not form.source)
     if gist and form.source:
         raise ConfigError(f"Both gist_id ({gist}) and source ({form.source}) are given; empty one of them.")
     return ValidationConfig.load(
@@ -57,5 +57,5 @@ def settings_from_form(form: Settings) -> ValidationConfig:
 
 
 def _gist_source(text: str) -> str:
-    """`gist:ID` of an id, `gist:ID` or `OWNER/ID`; an address at gist.github.com, which may hold a revision, as it is."""
+    """`gist:ID` of an id, `gist:ID` or `OWNER/ID`; an address of gist.github.com, with its revision, as it is."""
     return text if "gist.github" in text else f"gist:{text.removeprefix('gist:').rpartition('/')[2]}"

@@ -104,6 +104,8 @@ class _Scaled:
 
     def _note(self, module: nn.Module, inputs: tuple, output: object) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
+            if output.min() == float("-inf"):  # rules something out, as in a mask
+                output = output.masked_fill(output == float("-inf"), 0)
             self.largest = max(self.largest, output.abs().max().item())
 
     def __exit__(self, *_: object) -> None:

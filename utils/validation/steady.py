@@ -63,9 +63,9 @@ def effort(scale: str) -> Effort:
 def untouched(adapter: Adapter, *, train: bool = False, weights: bool = False, seed: int = 0) -> Iterator[nn.Module]:
     """The model in eval (or train) mode without gradients of its own, the generators seeded; all is put back after.
 
-    Attributes (modes, buffers and tables that a forward pass grows or replaces), the values of buffers, gradients,
+    Attributes (modes, and buffers or tables that a forward pass adds or replaces), the values of buffers, gradients,
     `requires_grad` and the state of every generator are always restored; the parameters' values too with `weights`, for
-    a check that trains.
+    a check that trains. A list or dict that a forward pass appends to is not.
     """
     model = adapter.model
     places = [
@@ -89,12 +89,18 @@ def untouched(adapter: Adapter, *, train: bool = False, weights: bool = False, s
                 for name in place.keys() - before.keys():
                     del place[name]
                 place.update(before)
-            with torch.no_grad():
-                for tensor, value in kept:
-                    tensor.copy_(value)
             for parameter, (grad, requires_grad) in zip(parameters, found):
                 parameter.grad = grad
                 parameter.requires_grad_(requires_grad)
+            with torch.no_grad():
+                for tensor, value in kept:
+                    if not torch.equal(tensor, value):  # an expanded buffer cannot be written to, nor be changed
+                        tensor.copy_(value)
+
+
+def backward_in_eval() -> contextlib.AbstractContextManager:
+    """For gradients in eval mode: cuDNN's recurrent kernels refuse them, torch's own do not."""
+    return torch.backends.cudnn.flags(enabled=False)
 
 
 def seed_generators(seed: int) -> None:
@@ -146,8 +152,13 @@ class WithoutDropout(TorchFunctionMode):
 
 
 def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of two and more dimensions by name; norms' gains and biases are no matrices, a tied one counts once."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() >= 2}
+    """Weights of two and more dimensions by name. A tied one counts once; norms' gains, biases and single vectors (a
+    mask token of shape (1, 1, C)) are no matrices, a layer's `weight` of one row is."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.squeeze().dim() >= 2 or (parameter.dim() >= 2 and name.endswith(".weight"))
+    }
 
 
 def blank(adapter: Adapter) -> bool:
