@@ -78,6 +78,7 @@ def hugging_face(name: str) -> Build:
         "BERT for sequence classification": lambda: hf.BertForSequenceClassification(
             hf.BertConfig(**common, num_labels=3)
         ),
+        "12-layer BERT": lambda: hf.BertForMaskedLM(hf.BertConfig(**{**common, "num_hidden_layers": 12})),
         "BERT without a head": lambda: hf.BertModel(hf.BertConfig(**common)),
     }[name]  # fmt: skip
 
@@ -109,7 +110,8 @@ HEALTHY: dict[str, tuple[Callable[[str], Build], dict[str, Any]]] = {
     **{f"our {name}": (our, {}) for name in (
         "GPT", "GPT with dropout, learned positions, RMSNorm, SwiGLU", "GPT with ALiBi", "BERT", "T5", "ViT")},
     **{f"transformers' {name}": (hugging_face, {}) for name in (
-        "GPT-2", "Llama", "BERT", "RoBERTa", "DistilBERT", "T5", "BART", "ViT", "BERT for sequence classification")},
+        "GPT-2", "Llama", "BERT", "RoBERTa", "DistilBERT", "T5", "BART", "ViT", "BERT for sequence classification",
+        "12-layer BERT")},
     "transformers' BERT without a head": (hugging_face, {"kind": "masked_lm"}),
     "package's x-transformers decoder": (from_packages, {}),
     "package's x-transformers rotary decoder": (from_packages, {}),

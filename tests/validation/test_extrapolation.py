@@ -76,22 +76,6 @@ def test_an_error_within_the_context_is_not_a_refusal():
         length_extrapolation(adapter, SMOKE)
 
 
-def test_lengths_past_the_context_run_on_a_copy():
-    class Remembers(Tokens):
-        def __init__(self):
-            super().__init__()
-            self.lengths = []
-
-        def forward(self, x):
-            self.lengths.append(x.shape[1])
-            return super().forward(x)
-
-    adapter = adapt(Remembers())
-    check = length_extrapolation(adapter, SMOKE)
-    assert max(adapter.model.lengths) == 16
-    assert check.table["tokens"].max() == 32
-
-
 def test_our_gpt_refuses_and_passes():
     torch.manual_seed(0)
     check = length_extrapolation(adapt(GPT(TransformerConfig(vocab_size=23, context_length=16, width=32))), SMOKE)

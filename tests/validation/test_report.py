@@ -148,6 +148,10 @@ def test_the_next_step_names_overrides_that_make_the_same_model_in_training():
 
 def test_the_next_step_of_another_model_names_its_source():
     loaded = load(find("example:bert"), overrides=TINY)
-    text = next_step(ValidationConfig(), loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
-    assert "find('example:bert')" in text
+    config = ValidationConfig(source="example:bert", config=TINY, device="cpu")
+    text = next_step(config, loaded, adapt_loaded(loaded, config))
     assert "masked_lm" in text
+    names: dict = {}
+    exec(text[text.index("from utils.models.source") :], names)
+    again = {key: tuple(value.shape) for key, value in names["model"].state_dict().items()}
+    assert again == {key: tuple(value.shape) for key, value in loaded.model.state_dict().items()}

@@ -141,31 +141,30 @@ def padding_invariance(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
             filler = adapter.random_ids((2, real), generator) if filler is None else filler
             padded[ids] = torch.cat((batch[ids], filler.to(adapter.device)), dim=1)
             padded[mask] = torch.cat((batch[mask], torch.zeros_like(batch[mask])), dim=1)
-    with_what, left_gap = "random tokens" if adapter.pad_id is None else f"id {adapter.pad_id}", 0.0
+    with_what = "random tokens" if adapter.pad_id is None else f"id {adapter.pad_id}"
     with untouched(adapter, seed=seed), torch.no_grad(), WithoutDropout():
         alone, with_padding = _twice(adapter, batch, padded, seed)
-        gap = change(alone, with_padding[:, :real] if alone.dim() == 3 else with_padding)
-        rows = [{"padding": "right", "of": real, "filled with": with_what, "largest change": gap}]
+        right = change(alone, with_padding[:, :real] if alone.dim() == 3 else with_padding)
+        rows = [{"padding": "right", "of": real, "filled with": with_what, "largest change": right}]
         if adapter.kind == "causal_lm":
-            left, other = (_padded_left(adapter, batch, real, generator) for _ in range(2))
-            one, two = _twice(adapter, left, other, seed)
-            left_gap = change(one[:, real:], two[:, real:])
-            rows.append({"padding": "left", "of": real, "filled with": "other tokens", "largest change": left_gap})
-            gap = left_gap if left_gap > SAME and gap <= CLOSE else gap
+            before, other = (_padded_left(adapter, batch, generator) for _ in range(2))
+            one, two = _twice(adapter, before, other, seed)
+            left = change(one[:, real:], two[:, real:])
+            rows.append({"padding": "left", "of": real, "filled with": "other tokens", "largest change": left})
     table = _table(rows)
-    if gap > CLOSE or left_gap > SAME:
+    bad = [row for row in rows if row["largest change"] > (CLOSE if row["padding"] == "right" else SAME)]
+    if bad:
         summary = (
-            f"{real} padded positions change the outputs of the real ones by {gap:.1e} of the largest logit: padding "
-            "is attended or pooled; pass attention_mask on to every attention (and to the pooling)"
+            f"{real} padded positions on the {bad[0]['padding']} change the outputs of the real ones by "
+            f"{bad[0]['largest change']:.1e} of the largest logit: padding is attended or pooled; pass attention_mask "
+            "on to every attention (and to the pooling)"
         )
         return Check(name, "fail", summary, table)
     return Check(name, "pass", f"{real} padded positions, filled with {with_what}, change nothing", table)
 
 
-def _padded_left(
-    adapter: Adapter, batch: dict[str, Tensor], real: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """The batch after as many random tokens that the mask hides."""
+def _padded_left(adapter: Adapter, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """The batch after as many random tokens, which the mask hides."""
     filler = adapter.random_ids(tuple(batch["input_ids"].shape), generator).to(adapter.device)
     mask = batch["attention_mask"]
     return batch | {
