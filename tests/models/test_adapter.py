@@ -165,7 +165,7 @@ WILD = {
     "classifier": (lambda: Encoder(classes=4), {"max_len": T}, "classifier", "inferred", V, T, None, 4, "output"),
     "nanoGPT": (NanoGPT, {}, "causal_lm", "inferred", V, T, None, V, "output[0], every position's because"),
     "lecture": (Lecture, {}, "causal_lm", "inferred", V, T, None, V, "output[0]"),
-    "translator": (Translator, NULL, "seq2seq", "forward takes tgt", 17, None, None, 17, "output"),
+    "translator": (Translator, NULL, "seq2seq", "forward takes tgt", 29, None, None, 17, "output"),
     "packed": (Packed, {}, "causal_lm", "inferred", V, T, 1, V, "output"),
     "packed from 0": (lambda: Packed(0), {}, "causal_lm", "inferred", V, T, 0, V, "output"),
     "DataParallel": (lambda: nn.DataParallel(Encoder()), {"max_len": T}, "masked_lm", "inferred", V, T, None, V, "out"),

@@ -279,3 +279,14 @@ def test_a_kind_is_declared_or_the_classs_own_and_never_both_at_odds(make):
     assert (make(plain).kind, make(plain, kind="seq2seq").kind, make(own).kind) == ("", "seq2seq", "causal_lm")
     assert "M says it is 'causal_lm'" in refusal(make, own, kind="seq2seq")
     assert "expected one of causal_lm" in refusal(make, own, kind="llm")
+
+
+def test_a_misspelt_setting_of_code_is_refused_with_the_nearest(tmp_path):
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, width=8, max_len=128):\n"
+        "        super().__init__()\n        self.layer = nn.Linear(width, width)\n"
+    )
+    with pytest.raises(SourceError, match="takes the setting widht; did you mean width"):
+        load(find(str(tmp_path)), overrides={"widht": 16})
+    loaded = load(find(str(tmp_path)), overrides={"width": 16, "vocab_size": 50})  # the adapter reads vocab_size
+    assert loaded.config == {"width": 16, "max_len": 128, "vocab_size": 50}  # what the constructor keeps is known, too

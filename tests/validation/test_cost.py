@@ -169,7 +169,7 @@ def test_the_growth_of_a_model_is_read_off_its_activations():
     V, C = 50, 12
     result = memory(adapt(Bigram(V, C), config={"context_length": 32}), EFFORT)
     assert result.status == "pass"
-    assert f"holds {4 * (C + V) / 1024:.1f} KiB for each token and 0 bytes for each pair" in result.summary
+    assert f"holds {4 * (C + V) / 1024:.1f} KiB for each token and 0 B for each pair" in result.summary
     weights = 16 * 2 * V * C / 2**20  # with gradients and two moments
     assert f"beside {weights:.1f} MiB" in result.summary
 
@@ -190,7 +190,7 @@ class Attending(Bigram):
 def test_what_grows_with_pairs_of_tokens_is_told_apart():
     result = memory(adapt(Attending(50, 12), config={"context_length": 64}), EFFORT)
     assert result.status == "pass"
-    assert "and 12 bytes for each pair of a row's tokens" in result.summary  # three of 4
+    assert "and 12 B for each pair of a row's tokens" in result.summary  # three of 4
 
 
 def test_memory_that_grows_otherwise_is_a_warning():

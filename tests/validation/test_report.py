@@ -7,18 +7,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from utils.core.check import Check
 from utils.core.config import parse_overrides
+from utils.models.adapter import adapt
 from utils.models.source import SourceError, find, load
 from utils.training.recipes import recipe_from_form
 from utils.validation.cost import TensorMemory
-from utils.validation.report import adapt_loaded, ask, next_step, parameter_table, validate
+from utils.validation.report import adapt_loaded, ask, next_step, parameter_table, run_tier, validate
 from utils.validation.settings import ValidationConfig
 from utils.validation.steady import effort
 from utils.validation.tier1 import TIER1
 from utils.validation.tier2 import TIER2
 
+SMOKE = ValidationConfig(scale="smoke", device="cpu")
 TINY = {"num_layers": 2, "num_heads": 2, "width": 32, "vocab_size": 97, "context_length": 32}
 CODE = """
 import torch
@@ -155,3 +158,85 @@ def test_the_next_step_of_another_model_names_its_source():
     exec(text[text.index("from utils.models.source") :], names)
     again = {key: tuple(value.shape) for key, value in names["model"].state_dict().items()}
     assert again == {key: tuple(value.shape) for key, value in loaded.model.state_dict().items()}
+
+
+class Broken(nn.Module):
+    """NaN for every input."""
+
+    kind, vocab_size, context_length = "causal_lm", 31, 16
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(31, 8), nn.Linear(8, 31)
+
+    def forward(self, x):
+        return self.head(self.tokens(x)) * float("nan")
+
+
+def test_a_model_of_nan_fails_in_one_place_and_is_asked_no_more():
+    adapter = adapt(Broken())
+    checks = [*run_tier(adapter, 1, SMOKE).checks, *run_tier(adapter, 2, SMOKE).checks]
+    assert [check.name for check in checks if check.status == "fail"] == ["numerical stability"]
+    assert not [check for check in checks if check.status == "warn"]
+
+
+class Padded(nn.Module):
+    """torch's encoder on padded rows, whose fast path makes nested tensors; `pad` hides id 0, the mask is torch's."""
+
+    vocab_size, context_length = 31, 16
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.tokens, self.layers, self.head = nn.Embedding(31, 16), nn.TransformerEncoder(layer, 2), nn.Linear(16, 3)
+
+    def forward(self, src, src_key_padding_mask=None):
+        mask = torch.zeros_like(src, dtype=torch.bool) if src_key_padding_mask is None else src_key_padding_mask
+        seen = (~mask).unsqueeze(-1).float()
+        return self.head((self.layers(self.tokens(src), src_key_padding_mask=mask) * seen).sum(1) / seen.sum(1))
+
+
+def test_torchs_padding_mask_is_given_with_its_own_meaning_and_nested_tensors_are_read():
+    torch.manual_seed(0)
+    report = run_tier(adapt(Padded()), 1, SMOKE)
+    assert report.sound, report
+    assert report["padding invariance"].status == "pass"
+
+
+@pytest.mark.parametrize("sizes", [(90, 40), (40, 90)])
+def test_a_translator_may_have_two_vocabularies(sizes):
+    class Translator(nn.Module):
+        context_length = 16
+
+        def __init__(self):
+            super().__init__()
+            self.source, self.target = (nn.Embedding(size, 16) for size in sizes)
+            self.layers = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
+            self.head = nn.Linear(16, sizes[1])
+
+        def forward(self, src, tgt):
+            mask = nn.Transformer.generate_square_subsequent_mask(tgt.shape[1])
+            return self.head(self.layers(self.source(src), self.target(tgt), tgt_mask=mask, tgt_is_causal=True))
+
+    torch.manual_seed(0)
+    adapter = adapt(Translator())
+    assert (adapter.vocab_size, adapter.target_size, adapter.labels) == (*sizes, sizes[1])
+    report = run_tier(adapter, 1, SMOKE)
+    assert report.sound, report
+    assert f"ln {sizes[1]}" in report["initialisation"].summary
+
+
+def test_batch_statistics_in_training_are_warned_of_in_language_models():
+    class Normed(nn.Module):
+        kind, vocab_size, context_length = "causal_lm", 31, 16
+
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.norm, self.head = nn.Embedding(31, 16), nn.BatchNorm1d(16), nn.Linear(16, 31)
+
+        def forward(self, x):
+            return self.head(self.norm(self.tokens(x).transpose(1, 2)).transpose(1, 2))
+
+    check = run_tier(adapt(Normed()), 1, SMOKE)["batch independence"]
+    assert check.status == "warn"
+    assert "BatchNorm" in check.summary

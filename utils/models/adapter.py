@@ -18,7 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.models.facts import CONTEXT, PADDING, VOCABULARY, Facts, Kind, declared_kind, measured_kind, without_offset
+from utils.models.facts import (
+    CONTEXT,
+    PADDING,
+    ROWS,
+    VOCABULARY,
+    Facts,
+    Kind,
+    declared_kind,
+    measured_kind,
+    without_offset,
+)
 from utils.models.signature import AdapterError, Signature, inspect_forward, logits_of, probe
 
 
@@ -37,6 +47,8 @@ class Adapter:
     outputs: int
     head: bool
     vocab_size: int | None = None
+    target_size: int | None = None
+    """ids of the decoder, where a seq2seq model has a vocabulary of its own for them"""
     limit: int | None = None
     pad_id: int | None = None
     image: tuple[int, int, int] | None = None
@@ -62,12 +74,12 @@ class Adapter:
         """Random inputs with random labels, independent of them: `rows` of `length` tokens, or of images."""
         generator = torch.Generator().manual_seed(seed)
         if self.kind == "image_classifier":
-            pixels = torch.randn(rows, *self.image, generator=generator)
+            pixels = torch.randn(rows, *self.image, generator=generator, device="cpu")
             inputs = {"pixel_values": pixels.to(_dtype(self.model))}
         else:
             inputs = self._text(rows, length, generator)
         size = (rows, length) if self.per_token else (rows,)
-        inputs["labels"] = torch.randint(self.labels, size, generator=generator)
+        inputs["labels"] = torch.randint(self.labels, size, generator=generator, device="cpu")
         return {key: value.to(self.device) for key, value in inputs.items()}
 
     def _text(self, rows: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -76,12 +88,13 @@ class Adapter:
             if self.signature.takes(key):
                 inputs[key] = torch.ones(rows, length, dtype=torch.long)
         if self.kind == "seq2seq":
-            inputs["decoder_input_ids"] = self.random_ids((rows, length), generator)
+            inputs["decoder_input_ids"] = self.random_ids((rows, length), generator, self.target_size)
         return inputs
 
-    def random_ids(self, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Token ids that the model has an embedding for, none of them padding."""
-        ids = torch.randint(self.usable_ids - (self.pad_id is not None), size, generator=generator)
+    def random_ids(self, size: tuple[int, ...], generator: torch.Generator, below: int | None = None) -> Tensor:
+        """Token ids that the model has an embedding for (or `below`), none of them padding."""
+        number = (below or self.usable_ids) - (self.pad_id is not None)
+        ids = torch.randint(number, size, generator=generator, device="cpu")
         return ids if self.pad_id is None else ids + (ids >= self.pad_id)
 
     @property
@@ -93,7 +106,7 @@ class Adapter:
     @property
     def labels(self) -> int:
         """Classes of the cross-entropy: the vocabulary, or what the head has of it."""
-        return min(self.vocab_size, self.outputs) if self.language else self.outputs
+        return min(self.target_size or self.vocab_size, self.outputs) if self.language else self.outputs
 
     @property
     def text(self) -> bool:
@@ -129,8 +142,10 @@ class Adapter:
         limit = str(self.limit) if self.limit is not None else "states none"
         values = {"kind": self.kind, "called as": self.signature.shown, "logits are": f"its {self.read['output']}"}
         if self.text:
-            pad = "none: padding is told by the mask alone" if self.pad_id is None else str(self.pad_id)
+            told = "told by the mask alone" if self.signature.takes("attention_mask") else "not known to the model"
+            pad = f"none: padding is {told}" if self.pad_id is None else str(self.pad_id)
             values |= {"vocabulary": f"{self.vocab_size:,}", "context": limit, "padding id": pad}
+            values |= {} if self.target_size is None else {"decoder's vocabulary": f"{self.target_size:,}"}
         else:
             values["image"] = " x ".join(map(str, self.image))
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -203,14 +218,16 @@ def _learn_text(
     _require_shape(signature, kind, logits, (2,) if kind == "classifier" and head else (2, length))
 
     embedding = embeddings[0] if embeddings else None
-    limit, read = facts.context(), dict(facts.read)
+    limit, read, target = facts.context(), dict(facts.read), None
     if stated is None:
         if embedding is None:
             raise AdapterError(
                 f"The vocabulary size of {type(model).__name__} is not known: neither its config nor an nn.Embedding "
                 "that takes the ids says it. Give it in the config: vocab_size=N."
             )
-        stated, read["vocabulary"] = min(one.num_embeddings for one in embeddings), "rows of the embedding"
+        stated, read["vocabulary"] = embedding.num_embeddings, ROWS
+        own = [one.num_embeddings for one in embeddings if one.num_embeddings != stated] if kind == "seq2seq" else []
+        target = own[-1] if own else None
     if pad_id is None and embedding is not None and embedding.padding_idx is not None:
         pad_id, read["padding id"] = embedding.padding_idx, "the embedding's padding_idx"
     rows = embedding.num_embeddings if embedding is not None else stated
@@ -222,7 +239,7 @@ def _learn_text(
     if pad_id is not None and pad_id < 0:
         pad_id += rows  # as nn.Embedding counts
     return Adapter(
-        model, kind, signature, device, logits.shape[-1], head, vocab_size=stated,
+        model, kind, signature, device, logits.shape[-1], head, vocab_size=stated, target_size=target,
         limit=without_offset(model, limit, read), pad_id=pad_id, embedding=embedding,
         read=read | {"kind": why, "output": where},
     )  # fmt: skip

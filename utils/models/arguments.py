@@ -38,6 +38,16 @@ class Arguments:
         same = {key for key in LENGTHS if any(config.get(key) == config.get(one) for one in self.taken & {*LENGTHS})}
         return [key for key in config if key not in self.taken | same and key not in METADATA]
 
+    def defaults(self, call: Callable[..., Any]) -> dict[str, Any]:
+        """The plain values (numbers, texts, flags) that parameters keep where nothing was given for them."""
+        kept = {p.name: p.default for p in _parameters(call) if p.name not in self.taken}
+        return {name: value for name, value in kept.items() if isinstance(value, (int, float, str))}
+
+    def fields(self) -> list[str]:
+        """Names of the values of the config objects among the arguments."""
+        records = [value for value in (*self.positional, *self.keywords.values()) if hasattr(value, "__dict__")]
+        return [name for record in records for name in vars(record)]
+
     def __str__(self) -> str:
         names = [*map(_told, self.positional), *(f"{key}={_told(value)}" for key, value in self.keywords.items())]
         return ", ".join(names) or "no arguments"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -19,9 +20,12 @@ from torch import nn
 from utils.core.repro import preserved_rng
 from utils.models.arguments import Arguments, Binder
 from utils.models.exported import merge
+from utils.models.facts import CHANNELS, CONTEXT, IMAGE_SIZE, PADDING, VOCABULARY
 from utils.models.found import Loaded, Source, SourceError, kind_of
 from utils.models.imported import Package
 from utils.models.pick import pick
+
+READ = {*VOCABULARY, *CONTEXT, *PADDING, *IMAGE_SIZE, *CHANNELS, "kind", "model_name"}
 
 
 class Builder:
@@ -60,9 +64,17 @@ def load_code(
         model = build()
     chosen = f"{picked.name}, {picked.why}; called with {arguments}"
     spare = arguments.spare(config)
+    defaults = arguments.defaults(picked.call)
+    wrong = [key for key in spare if key in overrides and key not in READ]
+    if wrong:
+        near = difflib.get_close_matches(wrong[0], [*arguments.taken, *defaults, *arguments.fields(), *READ], n=1)
+        raise SourceError(
+            f"Nothing in {picked.name} takes the setting {', '.join(wrong)}"
+            + (f"; did you mean {near[0]}?" if near else f"; it takes {', '.join([*arguments.taken, *defaults])}.")
+        )
     if spare:
         chosen += f"; nothing took {', '.join(spare)} of the config"
-    return Loaded(model, found, config, kind_of(model, kind), False, build, f"{chosen}.")
+    return Loaded(model, found, {**defaults, **config}, kind_of(model, kind), False, build, f"{chosen}.")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ that is not declared is told by what a call shows.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any, Literal, get_args
@@ -18,6 +19,7 @@ from utils.models.signature import AdapterError, Signature, logits_of, probe
 
 Kind = Literal["causal_lm", "masked_lm", "seq2seq", "classifier", "image_classifier"]
 KINDS: tuple[str, ...] = get_args(Kind)
+ROWS = "rows of the embedding"
 SEES_LATER = "inferred: its positions see later tokens"
 HEADS = {  # ends of class names in transformers
     "ForCausalLM": "causal_lm",
@@ -168,7 +170,12 @@ def measured_kind(model: nn.Module, signature: Signature, batch: dict[str, Tenso
     if not later and not earlier:
         with _without_zeros(model):
             later, _ = _sees(model, signature, batch)
-    return ("masked_lm", SEES_LATER) if later else ("causal_lm", "inferred: no position sees a later token")
+    if not later:
+        return "causal_lm", "inferred: no position sees a later token"
+    name = type(model).__name__  # a leak is told from a masked language model's sight by it alone
+    if re.search(r"gpt|llama|causal", name, re.IGNORECASE):
+        return "causal_lm", f"by its class's name, {name}"
+    return "masked_lm", SEES_LATER
 
 
 def _sees(model: nn.Module, signature: Signature, batch: dict[str, Tensor]) -> tuple[bool, bool]:

@@ -23,6 +23,7 @@ TEXT = (
 IMAGE = ("pixel_values", "images", "image", "img", "imgs")
 DECODER = ("decoder_input_ids", "decoder_ids", "decoder_tokens", "decoder_input", "tgt", "tgt_ids", "trg", "target_ids")
 MASKS = ("attention_mask", "decoder_attention_mask")
+TRUE_IS_PADDING = ("src_key_padding_mask", "key_padding_mask")  # torch's names, and their meaning
 TARGETS = ("targets", "labels", "target", "target_ids", "y")
 KEYS = {  # of a batch, by kind; the other kinds' are the last
     "image_classifier": ("pixel_values",),
@@ -69,7 +70,8 @@ class Signature:
                 break
             by_place.append(batch[key])
         named = {key: name for key, name in self.arguments.items() if key in batch and key not in self.positional}
-        return model(*by_place, **{name: batch[key] for key, name in named.items()}, **extra)
+        values = {name: batch[key] == 0 if name in TRUE_IS_PADDING else batch[key] for key, name in named.items()}
+        return model(*by_place, **values, **extra)
 
     def for_kind(self, kind: str) -> Signature:
         """With the keys that a kind's batches have, and no others; "" stands for a kind of text that is not known yet.
@@ -119,6 +121,7 @@ def inspect_forward(model: nn.Module) -> Signature:
     decoder = [name for name in DECODER if name in required or name not in TARGETS]  # optional target_ids are labels
     arguments["decoder_input_ids"] = _first(names, decoder)
     arguments |= {key: key if key in names else None for key in MASKS}
+    arguments["attention_mask"] = arguments["attention_mask"] or _first(names, TRUE_IS_PADDING)
     arguments = {key: name for key, name in arguments.items() if name is not None}
     positional, open_to_any = [], False
     if not {"input_ids", "pixel_values", "decoder_input_ids"} & set(arguments):  # it names no input

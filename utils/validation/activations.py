@@ -114,8 +114,8 @@ def activations(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     below -5, SiLU below -17, where their gradients are too, so such a unit does not come back. Warns where over half
     of a layer is dead (Lu et al. 2019, "Dying ReLU and Initialization"; deep in an untrained post-norm model tokens are
     so alike that a sixth of a layer can be off for all of them), or 90% where there is one position a row: pooled rows
-    of random inputs are nearly alike, so that a healthy ReLU is off for all of them half the time. Warns where an output
-    is not finite.
+    of random inputs are nearly alike, so that a healthy ReLU is off for all of them half the time. Warns where an
+    output is not finite.
     """
     with untouched(adapter, seed=seed) as model:
         seen = Activations([], effort.rows)

@@ -102,7 +102,7 @@ def memory(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in adapter.model.parameters())
     text = (
         f"a training step holds {factors[1] / 2**10:.1f} KiB for each {'token' if adapter.text else 'image'}"
-        + (f" and {factors[2]:.0f} bytes for each pair of a row's tokens" if len(factors) > 2 else "")
+        + (f" and {factors[2]:.0f} B for each pair of a row's tokens" if len(factors) > 2 else "")
         + f", beside {4 * weights / 2**20:.1f} MiB of weights, gradients and AdamW's moments"
     )
     figure = plot_memory(table)

@@ -7,7 +7,7 @@ bit on a CPU, so the tolerances are far below any real dependence.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.core.check import Check
 from utils.models.adapter import Adapter
@@ -88,7 +88,7 @@ def causality(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
     """
     name = "causality"
     if adapter.kind not in ("causal_lm", "seq2seq"):
-        return Check(name, "skip", f"a {adapter.kind} may look at every position")
+        return Check(name, "skip", f"{adapter.kind} models may look at every position")
     length = effort.length_for(adapter)
     if length < 2:
         return Check(name, "skip", "the context holds one token: there is no future")
@@ -176,7 +176,7 @@ def _padded_left(adapter: Adapter, batch: dict[str, Tensor], generator: torch.Ge
 def _unmasked(adapter: Adapter) -> str:
     if adapter.kind == "causal_lm":
         return "takes no attention_mask; padding on the right is harmless to a causal model, on the left it is not"
-    return "takes no attention_mask: rows of unequal length cannot be padded without changing their outputs"
+    return "takes no attention_mask: whether it leaves padding out in its own way is not known; was not checked"
 
 
 def batch_independence(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
@@ -198,6 +198,14 @@ def batch_independence(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
             "statistics over dimension 0, and for attention with batch_first=False"
         )
         return Check(name, "fail", summary)
+    if adapter.language and any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) for module in adapter.model.modules()
+    ):
+        summary = (
+            "in eval mode rows do not mix, but BatchNorm in training takes its statistics over other rows and later "
+            "positions; LayerNorm does not"
+        )
+        return Check(name, "warn", summary)
     return Check(name, "pass", "a row's output does not depend on the other rows of its batch")
 
 

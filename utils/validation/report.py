@@ -17,9 +17,11 @@ from utils.core.device import choose
 from utils.core.repro import environment
 from utils.models.adapter import Adapter, adapt
 from utils.models.source import Loaded, find, load
-from utils.validation import structure
+from utils.validation import cost, flops, stability, structure
 from utils.validation.settings import ValidationConfig
-from utils.validation.steady import effort
+from utils.validation.stability import is_finite
+from utils.validation.steady import Effort, effort, untouched
+from utils.validation.structure import first_line
 from utils.validation.tier1 import TIER1
 from utils.validation.tier2 import TIER2
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 Question = Callable[..., Check]
 TIERS: dict[int, tuple[Question, ...]] = {1: TIER1, 2: TIER2}
+WITHOUT_NUMBERS = {  # which can be asked of a model whose outputs are NaN
+    structure.kind, structure.output_shapes, structure.vocabulary_range, stability.numerical_stability, cost.memory,
+    cost.speed, flops.flops,
+}  # fmt: skip
 TITLES = {1: ("Tier 1: critical checks", "sound"), 2: ("Tier 2: analysis", "in order")}
 
 
@@ -58,11 +64,25 @@ def run_tier(adapter: Adapter, tier: int, config: ValidationConfig, *, bar: Text
 
     (title, word), much = TITLES[tier], effort(config.scale)
     report = Report(title, word=word)
+    sound = has_numbers(adapter, much, config.seed)
     with tqdm(TIERS[tier], file=bar or sys.stdout, unit="check", leave=False, dynamic_ncols=True) as questions:
         for question in questions:
-            questions.set_description(question.__name__.replace("_", " "))
+            name = question.__name__.replace("_", " ")
+            questions.set_description(name)
+            if not sound and question not in WITHOUT_NUMBERS:
+                report.checks.append(Check(name, "skip", "the output is not finite, see numerical stability"))
+                continue
             report.checks.append(ask(question, adapter, much, seed=config.seed, critical=tier == 1))
     return report
+
+
+def has_numbers(adapter: Adapter, much: Effort, seed: int) -> bool:
+    """Whether an ordinary input gives finite outputs; without them most questions have no answer."""
+    with untouched(adapter, seed=seed), torch.no_grad():
+        try:
+            return is_finite(adapter(adapter.batch(much.rows, much.length_for(adapter), seed=seed)))
+        except Exception:  # each question will meet it, and tell
+            return True
 
 
 def ask(question: Question, adapter: Adapter, much: Any, *, seed: int = 0, critical: bool = True) -> Check:
@@ -72,7 +92,7 @@ def ask(question: Question, adapter: Adapter, much: Any, *, seed: int = 0, criti
     except Exception as error:  # a stranger's model may raise anything, anywhere
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
-        summary = f"the model raised {type(error).__name__} at {where}: {str(error).strip() or 'without a message'}"
+        summary = f"the model raised {type(error).__name__} at {where}: {first_line(error)}"
         return Check(question.__name__.replace("_", " "), "fail", summary, critical=critical)
 
 

@@ -76,12 +76,20 @@ def _inputs(adapter: Adapter, effort: Effort, seed: int) -> list[tuple[str, dict
         pixels = base["pixel_values"]
         fills = [("black", torch.zeros_like(pixels)), ("white", torch.ones_like(pixels))]
         return batches + [(label, base | {"pixel_values": fill}) for label, fill in fills]
-    keys = [key for key in ("input_ids", "decoder_input_ids") if key in base]
-    for label, identity in (("smallest id", 0), ("largest id", adapter.usable_ids - 1)):
-        batches.append((label, base | {key: torch.full_like(base[key], identity) for key in keys}))
+    sizes = {"input_ids": adapter.usable_ids, "decoder_input_ids": adapter.target_size or adapter.usable_ids}
+    largest = {key: size - 1 for key, size in sizes.items() if key in base}
+    for label, identities in (("smallest id", dict.fromkeys(largest, 0)), ("largest id", largest)):
+        batches.append((label, base | {key: among(base[key], identity) for key, identity in identities.items()}))
     if adapter.limit is not None:
         batches.append(("full context", adapter.batch(1, effort.full(adapter), seed=seed)))
     return batches
+
+
+def among(ids: Tensor, identity: int) -> Tensor:
+    """The ids (B, T) with `identity` in every place but the first: a row of nothing but padding has no meaning."""
+    ids = ids.clone()
+    ids[:, 1 if ids.shape[1] > 1 else 0 :] = identity
+    return ids
 
 
 class _Scaled:
@@ -103,6 +111,8 @@ class _Scaled:
         return output * self.scale
 
     def _note(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_nested:  # torch's encoder on padded rows
+            output = output.values()
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
             if output.min() == float("-inf"):  # rules something out, as in a mask
                 output = output.masked_fill(output == float("-inf"), 0)

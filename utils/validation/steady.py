@@ -47,9 +47,9 @@ class Effort:
 
 
 EFFORTS = {
-    "smoke": Effort(rows=4, length=16, longest=256, inputs=2, overfit_steps=100, repeats=10),
-    "standard": Effort(rows=4, length=32, longest=1024, inputs=8, overfit_steps=150, repeats=30),
-    "full": Effort(rows=8, length=64, longest=4096, inputs=32, overfit_steps=300, repeats=100),
+    "smoke": Effort(rows=4, length=16, longest=256, inputs=2, overfit_steps=200, repeats=10),
+    "standard": Effort(rows=4, length=32, longest=1024, inputs=8, overfit_steps=300, repeats=30),
+    "full": Effort(rows=8, length=64, longest=4096, inputs=32, overfit_steps=600, repeats=100),
 }
 
 

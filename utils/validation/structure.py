@@ -13,8 +13,9 @@ from torch import Tensor
 from utils.core.check import Check
 from utils.core.repro import preserved_rng
 from utils.models.adapter import Adapter
-from utils.models.facts import SEES_LATER
+from utils.models.facts import ROWS, SEES_LATER
 from utils.validation.dependence import change
+from utils.validation.stability import among
 from utils.validation.steady import Effort, WithoutDropout, seed_generators, untouched
 
 
@@ -131,7 +132,7 @@ def _place_effect(adapter: Adapter, length: int, seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     moved = removed = 0.0
     for _ in range(8):
-        common, odd = adapter.random_ids((2,), generator)
+        common, odd = adapter.random_ids((2,), generator, adapter.target_size)
         ids = torch.full((3, length), common.item())
         ids[0, -3], ids[1, -4] = odd, odd
         batch = adapter.batch(3, length, seed=seed)
@@ -162,18 +163,25 @@ def vocabulary_range(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Chec
             f"{rows:,} on cannot be looked up; make the two equal"
         )
         return Check(name, "fail", summary, facts)
-    if adapter.head and adapter.language and adapter.outputs < size:
-        summary = f"the vocabulary is {size:,}, but only {adapter.outputs:,} logits come out: widen the head"
+    wanted = adapter.target_size or size
+    if adapter.head and adapter.language and adapter.outputs < wanted:
+        summary = f"the vocabulary is {wanted:,}, but only {adapter.outputs:,} logits come out: widen the head"
         return Check(name, "fail", summary, facts)
     with untouched(adapter, seed=seed), torch.no_grad():
         for identity in (0, size - 1):
             batch = adapter.batch(2, effort.length_for(adapter), seed=seed)
-            for key in ("input_ids", "decoder_input_ids"):
+            for key, largest in (("input_ids", size - 1), ("decoder_input_ids", wanted - 1)):
                 if key in batch:
-                    batch[key] = torch.full_like(batch[key], identity)
+                    batch[key] = among(batch[key], min(identity, largest))
             _, error = _try(adapter, batch)
             if error:
                 return Check(name, "fail", f"id {identity:,} of a vocabulary of {size:,} is refused: {error}", facts)
+    if adapter.head and adapter.language and wanted != adapter.outputs and adapter.read["vocabulary"] == ROWS:
+        summary = (
+            f"the vocabulary is the {wanted:,} rows of the embedding, but {adapter.outputs:,} logits come out: if "
+            "the head is not padded on purpose, one of them is wrong; give vocab_size in the config"
+        )
+        return Check(name, "warn", summary, facts)
     return Check(name, "pass", f"ids 0 and {size - 1:,} are accepted; {adapter.outputs:,} outputs", facts)
 
 
@@ -200,7 +208,7 @@ def state_dict_round_trip(adapter: Adapter, effort: Effort, *, seed: int = 0) ->
         try:
             fresh.load_state_dict(torch.load(path, weights_only=True, mmap=True), strict=True)
         except RuntimeError as error:
-            return Check(name, "fail", f"a fresh instance refuses the state dict: {_first_line(error)}")
+            return Check(name, "fail", f"a fresh instance refuses the state dict: {first_line(error)}")
         seed_generators(seed)  # a noise that is left on in eval is another check's finding
         after = adapter.on(fresh.to(adapter.device).eval())(batch)
     gap = change(before, after)
@@ -223,10 +231,10 @@ def _try(adapter: Adapter, batch: dict[str, Tensor]) -> tuple[Tensor | None, str
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001
-        return None, f"{type(error).__name__}: {_first_line(error)}"
+        return None, f"{type(error).__name__}: {first_line(error)}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     line = (str(error).strip() or type(error).__name__).replace("\n\t", " ").splitlines()[0]
     return line if len(line) < 160 else f"{line[:160]}..."
 
