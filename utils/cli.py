@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from utils.vae.commands import app as vae
-
 if TYPE_CHECKING:
     from utils.training.result import Result
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-app.add_typer(vae, name="vae")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
 Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
