@@ -15,7 +15,7 @@ from utils.core.check import Check
 from utils.core.plots import canvas
 from utils.models.adapter import Adapter
 from utils.validation.observer import observe
-from utils.validation.steady import Effort, untouched
+from utils.validation.steady import Effort, some, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,15 +119,11 @@ def attention_patterns(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
     if spread.min() > UNIFORM:
         text += " (near uniform, as in a model that is not trained)"
     if crooked:
-        text = f"weights of a row do not sum to one in {_some(crooked)}: look at its softmax and masks; {text}"
+        text = f"weights of a row do not sum to one in {some(crooked)}: look at its softmax and masks; {text}"
     elif collapsed:
-        text = f"most heads look at a single key in {_some(collapsed)}: look at the scale of its scores; {text}"
+        text = f"most heads look at a single key in {some(collapsed)}: look at the scale of its scores; {text}"
     figures = [plot_attention({name: layer["picture"] for name, layer in layers.items()}), plot_entropies(table)]
     return Check("attention patterns", "warn" if crooked or collapsed else "pass", text, table, figures, critical=False)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def plot_attention(pictures: Mapping[str, Tensor]) -> Figure:

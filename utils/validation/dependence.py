@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from utils.core.check import Check
 from utils.models.adapter import Adapter
-from utils.validation.steady import Effort, WithoutDropout, backward_in_eval, blank, seed_generators, untouched
+from utils.validation.steady import (
+    Effort,
+    WithoutDropout,
+    backward_in_eval,
+    blank,
+    frame,
+    seed_generators,
+    untouched,
+)
 
 SAME = 1e-5  # of the largest logit, for calls of equal shape
 CLOSE = 1e-4  # for calls of different shapes, whose products are summed in another order
@@ -104,7 +112,7 @@ def causality(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
                 one, two = _twice(adapter, given, changed, seed)
                 leak = change(one[:, :cut], two[:, :cut], one)
                 rows.append({"attention_mask": masked, "tokens changed from": cut, "largest change before": leak})
-    table = _table(rows)
+    table = frame(rows)
     leaks = table[table["largest change before"] > SAME]
     if len(leaks):
         first = leaks.iloc[0]
@@ -151,7 +159,7 @@ def padding_invariance(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Ch
             one, two = _twice(adapter, before, other, seed)
             left = change(one[:, real:], two[:, real:])
             rows.append({"padding": "left", "of": real, "filled with": "other tokens", "largest change": left})
-    table = _table(rows)
+    table = frame(rows)
     bad = [row for row in rows if row["largest change"] > (CLOSE if row["padding"] == "right" else SAME)]
     if bad:
         summary = (
@@ -245,9 +253,3 @@ def change(one: Tensor, two: Tensor, whole: Tensor | None = None) -> float:
     whole = one if whole is None else whole
     largest = whole[whole.isfinite()].abs().max().item() if whole.isfinite().any() else 0.0
     return gap / max(largest, 1e-8) if gap == gap else float("inf")
-
-
-def _table(rows: list[dict]):
-    import pandas
-
-    return pandas.DataFrame(rows)

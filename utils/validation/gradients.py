@@ -14,7 +14,7 @@ from utils.core.plots import canvas
 from utils.models.adapter import Adapter
 from utils.models.signature import tensors_of
 from utils.validation.dependence import sign_step
-from utils.validation.steady import Effort, WithoutDropout, backward_in_eval, blank, matrices, untouched
+from utils.validation.steady import Effort, WithoutDropout, backward_in_eval, blank, matrices, some, untouched
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +84,7 @@ def _judge(norms: dict[str, float | None], dead: list[str], unused: list[str], t
         return "fail", f"the gradient of {broken[0]} is not finite; see numerical stability"
     if dead:
         summary = (
-            f"{len(dead)} of {len(norms)} matrices get no gradient ({_some(dead)}): look for detach, no_grad, a "
+            f"{len(dead)} of {len(norms)} matrices get no gradient ({some(dead)}): look for detach, no_grad, a "
             "multiplication by 0, or units that are always off"
         )
         return "fail", summary
@@ -99,7 +99,7 @@ def _judge(norms: dict[str, float | None], dead: list[str], unused: list[str], t
     if unused:
         return (
             "warn",
-            f"forward never calls the modules of {len(unused)} matrices ({_some(unused)})",
+            f"forward never calls the modules of {len(unused)} matrices ({some(unused)})",
         )
     spread = sizes.max() / sizes[sizes > 0].min()
     return "pass", f"all {len(norms)} matrices get a gradient; layers differ by a factor of {spread:.0f}"
@@ -118,10 +118,6 @@ def _farthest(norms: dict[str, float | None]) -> tuple[str, float] | None:
 
 def _owner(key: str) -> str:
     return key.rpartition(".")[0]
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def _called(adapter: Adapter, batch: dict[str, Tensor]) -> set[str]:

@@ -20,8 +20,7 @@ from utils.models.source import Loaded, find, load
 from utils.validation import cost, flops, stability, structure
 from utils.validation.settings import ValidationConfig
 from utils.validation.stability import is_finite
-from utils.validation.steady import Effort, effort, untouched
-from utils.validation.structure import first_line
+from utils.validation.steady import Effort, effort, first_line, untouched
 from utils.validation.tier1 import TIER1
 from utils.validation.tier2 import TIER2
 

@@ -9,7 +9,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -19,6 +19,9 @@ from torch.overrides import TorchFunctionMode
 from utils.core.config import ConfigError
 from utils.core.repro import preserved_rng
 from utils.models.adapter import Adapter
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -169,3 +172,21 @@ def blank(adapter: Adapter) -> bool:
 
 def is_constant(weight: torch.Tensor) -> bool:
     return weight.numel() > 1 and bool((weight == weight.flatten()[0]).all())
+
+
+def frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+    """A table of rows that have equal keys."""
+    import pandas
+
+    return pandas.DataFrame(rows)
+
+
+def some(names: list[str]) -> str:
+    """The first three of them, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, cut where it is long."""
+    line = (str(error).strip() or type(error).__name__).replace("\n\t", " ").splitlines()[0]
+    return line if len(line) < 160 else f"{line[:160]}..."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from utils.models.adapter import Adapter
 from utils.models.facts import ROWS, SEES_LATER
 from utils.validation.dependence import change
 from utils.validation.stability import among
-from utils.validation.steady import Effort, WithoutDropout, seed_generators, untouched
+from utils.validation.steady import Effort, WithoutDropout, first_line, frame, seed_generators, untouched
 
 
 def kind(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
@@ -59,7 +58,7 @@ def output_shapes(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
                     "sound": sound,
                 }
             )
-    table = _frame(rows)
+    table = frame(rows)
     bad = table[~table["sound"]]
     if len(bad):
         first = bad.iloc[0]
@@ -112,7 +111,7 @@ def context_length(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:
                 )
                 return Check(name, "fail", summary)
             rows = [{"tokens": length} | _place_effect(asked, length, seed) for length in (limit, limit + 4)]
-    table = _frame(rows)
+    table = frame(rows)
     if table["change by place"][0] < 1e-7:
         return Check(name, "pass", "longer inputs are accepted; places do not matter within the context either", table)
     within, past = table["share"]
@@ -156,7 +155,7 @@ def vocabulary_range(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Chec
         return Check(name, "skip", "images have no vocabulary")
     size = adapter.vocab_size
     rows = adapter.embedding.num_embeddings if adapter.embedding is not None else None
-    facts = _frame([{"vocabulary": size, "embedding rows": rows, "outputs": adapter.outputs}])
+    facts = frame([{"vocabulary": size, "embedding rows": rows, "outputs": adapter.outputs}])
     if rows is not None and rows < size:
         summary = (
             f"the vocabulary is {size:,} ({adapter.read['vocabulary']}), but the embedding has {rows:,} rows: ids from "
@@ -232,14 +231,3 @@ def _try(adapter: Adapter, batch: dict[str, Tensor]) -> tuple[Tensor | None, str
         raise
     except Exception as error:  # noqa: BLE001
         return None, f"{type(error).__name__}: {first_line(error)}"
-
-
-def first_line(error: BaseException) -> str:
-    line = (str(error).strip() or type(error).__name__).replace("\n\t", " ").splitlines()[0]
-    return line if len(line) < 160 else f"{line[:160]}..."
-
-
-def _frame(rows: list[dict[str, Any]]):
-    import pandas
-
-    return pandas.DataFrame(rows)
