@@ -25,8 +25,9 @@ lint: $(VENV)/tested ## check code and notebooks
 	$(BIN)/python tests/lint_notebooks.py $(NOTEBOOKS)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 
-bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2 in a bare loop
+bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2, and the checks against a training step
 	$(BIN)/python benchmarks/train_lm.py
+	$(BIN)/python benchmarks/validate.py
 
 clean: ## remove the virtual environment (runs are kept)
 	rm -rf $(VENV)
