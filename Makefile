@@ -25,9 +25,11 @@ lint: $(VENV)/tested ## check code and notebooks
 	$(BIN)/python tests/lint_notebooks.py $(NOTEBOOKS)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 
-bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2, and the checks against a training step
+bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2, the checks against a training step, the VAE against pythae's
 	$(BIN)/python benchmarks/train_lm.py
 	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python -m pip install -q -c requirements.txt -e '.[bench]'
+	$(BIN)/python benchmarks/vae.py
 
 clean: ## remove the virtual environment (runs are kept)
 	rm -rf $(VENV)

@@ -177,3 +177,81 @@ def test_validate_exits_2_in_one_line_where_the_model_cannot_be_loaded(arguments
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+TINY_VAE = [
+    "corpus.total=200", "train.max_steps=10", "train.warmup_steps=2", "train.eval_every=5", "train.sample_every=5",
+    "evaluation.grids=20", "evaluation.iwae_samples=2", "evaluation.factor_grids=60", "sampler.steps=3",
+    "betas=[0.0]", "beta_steps=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_vae(tmp_path_factory):
+    """A short run of a beta-VAE, and what training it printed."""
+    root = tmp_path_factory.mktemp("cli") / "runs"
+    done = utils("vae", "train", "vae_smoke", *TINY_VAE, "--root", str(root), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    [run] = [run for run in Run.all(root) if run.name == "vae-smoke"]
+    return run, done
+
+
+def test_vae_train_shows_progress_and_leaves_metrics_and_a_report(trained_vae):
+    run, done = trained_vae
+    assert "10/10" in done.stdout
+    assert "of the cells inside" in done.stdout
+    assert f"Report: {run.path / 'report.md'}" in done.stdout
+    assert run.id in (run.path / "report.md").read_text()
+    results = json.loads((run.path / "results" / "metrics.json").read_text())["results"]
+    assert set(results) == {"validation", "test"}
+
+
+def test_vae_build_corpus_finds_the_corpus_that_training_made(trained_vae):
+    run, _ = trained_vae
+    root = run.path.parent
+    before = sorted((root / "data").iterdir())
+    done = utils("vae", "build-corpus", "vae_smoke", "corpus.total=200", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert '"distinct_grids"' in done.stdout
+    assert sorted((root / "data").iterdir()) == before
+
+
+def test_vae_evaluate_judges_a_checkpoint_on_a_split_and_writes_where_it_is_told(trained_vae, tmp_path):
+    run, _ = trained_vae
+    output = tmp_path / "of step 5.json"
+    done = utils("vae", "evaluate", str(run.path), "--split", "test", "--step", "5", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "autoencoder (beta 0, 4 steps)" in done.stdout
+    content = json.loads(output.read_text())
+    assert set(content["results"]) == {"test"}
+    assert content["config"]["checkpoint"] == {"step": 5}
+
+
+def test_vae_sample_prints_grids_alike_for_equal_seeds(trained_vae, tmp_path):
+    run, _ = trained_vae
+    command = ("vae", "sample", str(run.path), "--number", "3", "--sampler", "normal")
+    first, second, other = utils(*command), utils(*command), utils(*command, "--seed", "1")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout != other.stdout
+    grids = first.stdout.strip().split("\n\n")
+    assert len(grids) == 3
+    assert all(row.isdigit() and len(row) == len(grid.split()[0]) for grid in grids for row in grid.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "nowhere.yaml"), "nowhere.yaml"),
+        (("train", "vae_smoke", "model.betta=1"), "'model.beta'"),
+        (("build-corpus", "vae_smoke", "corpus.source=nowhere"), "No corpus 'nowhere'"),
+        (("evaluate", "nowhere"), "No run at"),
+        (("sample", "nowhere"), "No run at"),
+    ],
+)
+def test_bad_input_to_vae_is_one_line(arguments, message, tmp_path):
+    root = ("--root", str(tmp_path / "runs")) if arguments[0] in ("train", "build-corpus") else ()
+    done = utils("vae", *arguments, *root)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("env_stamp.json"))

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from utils.vae.commands import app as vae
+
 if TYPE_CHECKING:
     from utils.training.result import Result
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app.add_typer(vae, name="vae")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
 Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
@@ -202,12 +205,14 @@ def main() -> None:
     """Run a command; an error of the user's own making is one line and exit code 2, any other a traceback."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("utils").setLevel(logging.INFO)
+    from utils.arc.grids import GridError
+    from utils.arc.tasks import TaskError
     from utils.core.checkpoints import CheckpointError
     from utils.core.config import ConfigError
     from utils.core.run import RunError
 
     try:
         app()
-    except (ConfigError, RunError, CheckpointError) as error:
+    except (ConfigError, RunError, CheckpointError, GridError, TaskError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

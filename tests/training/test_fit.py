@@ -57,7 +57,7 @@ def seen_by(train, **changes):
     seen = []
 
     def objective(model, batch, step):
-        if model.training:
+        if model.training and torch.is_grad_enabled():  # not the counting of FLOPs
             seen.append(batch["input_ids"])
         return next_token(model, batch, step)
 

@@ -41,7 +41,7 @@ PANELS = (
     ("Next-token accuracy", "share of tokens", ("train/accuracy", "validation/accuracy"), False),
     ("Learning rate", "per step", ("train/lr",), False),
     ("Gradient norm before clipping", "L2 norm", ("train/grad_norm",), True),
-    ("Throughput", "tokens per second", ("train/tokens_per_second",), False),
+    ("Throughput", "tokens or rows per second", ("train/tokens_per_second", "train/rows_per_second"), False),
 )
 
 

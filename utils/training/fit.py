@@ -240,7 +240,8 @@ class _Session:
 
     def _postfix(self, metrics: dict[str, float]) -> str:
         best = f" | best val {self.progress.best:.3f}" if self.progress.best < math.inf else ""
-        speed = f"{metrics['tokens_per_second']:,.0f} tok/s | MFU {metrics['mfu']:.0%}"
+        unit = "tokens" if "tokens_per_second" in metrics else "rows"
+        speed = f"{metrics[f'{unit}_per_second']:,.0f} {unit}/s | MFU {metrics['mfu']:.0%}"
         return f"loss {metrics['loss']:.3f}{best} | {speed}"
 
     # Evaluation

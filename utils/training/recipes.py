@@ -16,29 +16,28 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from utils.core import repro
-from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.checkpoints import Checkpoint
 from utils.core.config import Config, ConfigError, digest
 from utils.core.device import choose, make_fabric
-from utils.core.notebook import ROOT, Settings
+from utils.core.notebook import Settings
 from utils.core.run import Run
 from utils.data.loaders import DataConfig, TextData, prepare
 from utils.data.tokenizers import Tokenizer, load_tokenizer
 from utils.models.blocks import TransformerConfig
 from utils.models.generate import SamplingConfig, sample_temperatures
 from utils.models.transformer import GPT
-from utils.training.callbacks import text_sampler
+from utils.training.callbacks import Sampler, text_sampler
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
-from utils.training.fit import fit
 from utils.training.objectives import next_token
 from utils.training.report import write_report
 from utils.training.result import Result
+from utils.training.runs import best_checkpoint, find_recipe, taken_up, train_model
 
 if TYPE_CHECKING:
     import pandas
     from lightning_fabric import Fabric
 
-CONFIGS = ROOT / "configs"
 SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
 SIZES = {
     "tiny": {"num_layers": 4, "num_heads": 4, "width": 128},
@@ -79,11 +78,7 @@ class Recipe(Config):
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
-    named = CONFIGS / f"{path}.yaml"
-    if not named.is_file() and not Path(path).is_file():
-        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise ConfigError(f"No recipe {str(path)!r}: expected a YAML file, or one of {names}.")
-    return Recipe.load(named if named.is_file() else path, overrides)
+    return Recipe.load(find_recipe(path), overrides)
 
 
 def recipe_from_form(form: Settings) -> Recipe:
@@ -150,21 +145,22 @@ def train(recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "aut
 
 def go_on(run: Run, recipe: Recipe) -> Result:
     """Take up `run` where it stopped; or, where `recipe` would change its weights, a branch of it."""
-    if run.stamp["identity"] == recipe.identity():
-        return _train(recipe, run.path.parent, lambda data: run)
-    parent = newest_checkpoint(run)
-    return _train(recipe, run.path.parent, lambda data: _with_tokenizer(run.branch(recipe), data), parent)
+    take_run, parent = taken_up(run, recipe)
+    return _train(recipe, run.path.parent, lambda data: _with_tokenizer(take_run(), data) if parent else run, parent)
 
 
 def _train(recipe: Recipe, root: Path, take_run: Callable[[TextData], Run], parent: Checkpoint | None = None) -> Result:
-    fabric = make_fabric(choose(recipe.train.device, recipe.train.precision))
-    with fabric.rank_zero_first():
-        data = prepare(recipe.data, root / "data")
-    model = build_model(recipe, data)
-    path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
-    run = Run.open(path)
-    sampler = text_sampler(run, data.tokenizer, recipe.sample, prompt_of(recipe, data))
-    return fit(model, next_token, data, run, recipe.train, sample=sampler, parent=parent, fabric=fabric)
+    def sampler(run: Run, data: TextData) -> Sampler:
+        return text_sampler(run, data.tokenizer, recipe.sample, prompt_of(recipe, data))
+
+    return train_model(
+        recipe.train,
+        prepare=lambda: prepare(recipe.data, root / "data"),
+        build=lambda data: (build_model(recipe, data), next_token),
+        take_run=take_run,
+        sampler=sampler,
+        parent=parent,
+    )
 
 
 def _with_tokenizer(run: Run, data: TextData) -> Run:
@@ -224,15 +220,7 @@ def open_trained(path: str | Path) -> Trained:
     run = Run.open(path)
     recipe = Recipe.load(run.path / "config.yaml")
     tokenizer = load_tokenizer(run.path / "tokenizer")
-    checkpoints = Checkpoints(run.path / "checkpoints")
-    checkpoint = checkpoints.best() or newest_checkpoint(run)
+    checkpoint = best_checkpoint(run)
     model = GPT(_sized(recipe, tokenizer.vocab_size))
     model.load_state_dict(checkpoint.load()["model"])
     return Trained(run, recipe, model.eval(), tokenizer, checkpoint.step)
-
-
-def newest_checkpoint(run: Run) -> Checkpoint:
-    checkpoint = Checkpoints(run.path / "checkpoints").last()
-    if checkpoint is None:
-        raise ConfigError(f"{run.path} has no checkpoint yet; train it first with: python -m utils resume {run.path}")
-    return checkpoint

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.core.plots import plot_metrics
 from utils.core.run import Run
@@ -16,32 +18,60 @@ if TYPE_CHECKING:
 
 
 def write_report(run: Run, final: pandas.DataFrame, samples: Samples) -> Path:
-    """Write `report.md` and its figure. `final` has a row a metric and a column a split."""
+    """Write a language model's `report.md` and its figure. `final` has a row a metric and a column a split."""
     run.save_figure(plot_metrics(run), "curves")
+    table = final.rename_axis("metric").reset_index()
+    results = [
+        f"## Metrics\n\nMeans over tokens; loss in nats per token.\n\n{markdown_table(table)}\n\n"
+        "![curves](figures/curves.png)",
+        f"## Samples\n\nContinuations of {samples.prompt!r}.\n\n{_texts(samples)}",
+    ]
+    folder = shlex.quote(str(run.path))
+    commands = [f"generate {folder}", f"evaluate {folder}", f"resume {folder} train.max_steps=..."]
+    return write_page(run, results, commands)
+
+
+def write_page(run: Run, results: Sequence[str], commands: Sequence[str]) -> Path:
+    """Write `report.md` of any run: how far it came, the sections `results`, settings, environment, and how to use it.
+
+    `commands` are those of `python -m utils` that take it from here.
+    """
     metrics, stamp = run.metrics(), run.stamp
     parent = f", a branch of {run.parent_id}" if run.parent_id else ""
-    folder = shlex.quote(str(run.path))
     git = stamp["git"] or {"commit": "none", "dirty": False}
+    uses = [
+        *(f"python -m utils {command}" for command in commands),
+        f"tensorboard --logdir {shlex.quote(str(run.path))}/tb",
+    ]
     sections = [
         f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {metrics.index[-1]:,} steps,"
         f" lowest validation loss at step {metrics['validation/loss'].idxmin():,}.",
-        f"## Metrics\n\nMeans over tokens; loss in nats per token.\n\n{_table(final)}\n\n![curves](figures/curves.png)",
-        f"## Samples\n\nContinuations of {samples.prompt!r}.\n\n{_texts(samples)}",
+        *results,
         f"## Settings\n\n```yaml\n{(run.path / 'config.yaml').read_text(encoding='utf-8')}```",
         f"## Environment\n\n{stamp['os']}, Python {stamp['python']}, device {stamp['device']},"
         f" precision {stamp['precision']}, seed {stamp['seed']}, git {git['commit'][:12]}"
         f"{' with changes' if git['dirty'] else ''}, packages {stamp['env_hash']}; all in env_stamp.json.",
-        f"## Use it\n\n```\npython -m utils generate {folder}\npython -m utils evaluate {folder}\n"
-        f"python -m utils resume {folder} train.max_steps=...\ntensorboard --logdir {folder}/tb\n```",
+        "## Use it\n\n```\n" + "\n".join(uses) + "\n```",
     ]
     path = run.path / "report.md"
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return path
 
 
-def _table(final: pandas.DataFrame) -> str:
-    rows = [f"| {name} | " + " | ".join(f"{value:.4f}" for value in row) + " |" for name, row in final.iterrows()]
-    return "\n".join([f"| metric | {' | '.join(final.columns)} |", "|---" * (len(final.columns) + 1) + "|", *rows])
+def markdown_table(table: pandas.DataFrame) -> str:
+    """A table in Markdown, without its index; numbers with a fraction to four decimals, what is missing empty."""
+    rows = [
+        table.columns,
+        ["---"] * len(table.columns),
+        *([_cell(value) for value in row] for row in table.itertuples(index=False)),
+    ]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _texts(samples: Samples) -> str:

@@ -15,18 +15,24 @@ from utils.training.objectives import Batch, Objective, count_targets
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+ROWS = 8  # over which the FLOPs of a row are averaged
+
 
 class Speed:
-    """Tokens a second and model FLOPs utilisation (Chowdhery et al. 2022, appendix B) since the last `take`.
+    """Tokens (rows, where a batch has no labels) a second and model FLOPs utilisation since the last `take`.
+
+    Utilisation as in Chowdhery et al. 2022, appendix B, with the FLOPs of a row averaged over a few.
 
     A training step is counted as three forward passes: one forward, two backward. The peak is measured, so 100% is
     what a large matmul reaches here, not a data sheet's figure.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, split: Any, config: TrainConfig, fabric: Fabric):
-        batch = next(split.batches(1, seed=config.seed))
+        batch = next(split.batches(min(config.batch_size, ROWS), seed=config.seed))
         with repro.preserved_rng():
-            self.flops_per_row = 3 * forward_flops(model, objective, batch, fabric)
+            flops = forward_flops(model, objective, batch, fabric)
+        self.flops_per_row = 3 * flops / len(next(iter(batch.values())))
+        self.unit = "tokens" if "labels" in batch else "rows"
         self.peak = fabric.world_size * peak_flops(fabric.device, _dtype(fabric))
         self.rows, self.targets, self.seconds = 0, 0, 0.0
 
@@ -38,25 +44,27 @@ class Speed:
     def take(self) -> dict[str, float]:
         rate, used = self.targets / self.seconds, self.rows * self.flops_per_row / self.seconds
         self.rows, self.targets, self.seconds = 0, 0, 0.0
-        return {"tokens_per_second": rate, "mfu": used / self.peak}
+        return {f"{self.unit}_per_second": rate, "mfu": used / self.peak}
 
 
 @torch.no_grad()
 def forward_flops(model: nn.Module, objective: Objective, batch: Any, fabric: Fabric) -> int:
-    """Floating-point operations of one forward pass, counted operator by operator."""
+    """Floating-point operations of one forward pass of training, counted operator by operator."""
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
         return sdpa_flop_count(query, key, value)
 
     cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # not in torch's own registry
-    mode = model.training
-    model.eval()
+    mode, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train()
     try:
         with FlopCounterMode(display=False, custom_mapping={cpu_attention: attention}) as counter, fabric.autocast():
             objective(model, fabric.to_device(batch), 0)
     finally:
         model.train(mode)
+        for buffer, value in buffers:  # running statistics
+            buffer.copy_(value)
     return counter.get_total_flops()
 
 

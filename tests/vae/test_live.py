@@ -1,0 +1,54 @@
+"""What moves in a notebook is still where it cannot move."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from utils.arc.grids import from_canvas
+from utils.vae.explore import traverse
+from utils.vae.live import decoded_at, drawn, live_curves, palette_moved, slide_latents, standing
+from utils.vae.model import BetaVAE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_outside_a_notebook_the_live_curves_are_a_line_of_text(vae_trained):
+    last = vae_trained.run.metrics().iloc[-1]
+    line = live_curves(vae_trained.run)(vae_trained.model, 14)
+    assert line == standing(vae_trained.run)
+    assert f"{last['validation/non_padding']:.1%} of the cells inside" in line
+
+
+def test_a_slider_decodes_what_a_traversal_shows(vae_trained):
+    canvas = vae_trained.data().validation.grids[0]
+    moved = traverse(vae_trained.model, canvas, count=2, steps=3)
+    for line, dimension in zip(moved.canvases, moved.dimensions):
+        for picture, value in zip(line, moved.values):
+            assert np.array_equal(decoded_at(vae_trained.model, canvas, {dimension: value}), from_canvas(picture))
+
+
+def test_without_ipywidgets_there_is_a_picture(vae_trained, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else find(name))
+    figure = slide_latents(vae_trained.model, vae_trained.data().validation, count=2)
+    assert len(figure.axes) == 2 * 8  # the grid and seven values of each
+
+
+def test_sliders_are_as_many_as_asked_for_and_start_at_the_mean(vae_trained):
+    pytest.importorskip("ipywidgets")
+    box = slide_latents(vae_trained.model, vae_trained.data().validation, count=3)
+    assert [type(child).__name__ for child in box.children] == ["FloatSlider"] * 3 + ["Output"]
+
+
+def test_a_model_without_a_palette_says_so(vae_trained):
+    split = vae_trained.data().validation
+    assert palette_moved(vae_trained.model, split).axes
+    spatial = BetaVAE(vae_trained.recipe.model.replace(architecture="spatial"))
+    assert palette_moved(spatial, split).status == "skip"
+
+
+def test_a_typed_grid_is_a_split_of_one():
+    split = drawn("012 345")
+    assert len(split) == 1
+    assert np.array_equal(from_canvas(split.grids[0]), [[0, 1, 2], [3, 4, 5]])

@@ -1,0 +1,188 @@
+"""Recipes load, the form fills in what it says, and a recipe becomes a run that is opened and gone on with exactly."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from utils.core.checkpoints import Checkpoints
+from utils.core.config import ConfigError
+from utils.core.notebook import Settings
+from utils.core.run import Run
+from utils.training.fit import fit
+from utils.training.runs import CONFIGS
+from utils.vae.recipes import (
+    SCALES,
+    VAERecipe,
+    build_model,
+    go_on,
+    load_recipe,
+    objective_of,
+    open_trained,
+    prepare,
+    recipe_from_form,
+    start_run,
+    train,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EMPTY = {"scale": "smoke", "corpus": "", "architecture": "", "beta": "", "max_steps": 0, "learning_rate": 0.0}
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from utils.vae import recipes
+
+make_elbo = recipes.make_elbo
+
+def mortal(config, steps):
+    elbo = make_elbo(config, steps)
+
+    def objective(model, batch, step):
+        if model.training and step == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return elbo(model, batch, step)
+
+    return objective
+
+recipes.make_elbo = mortal
+recipes.train(recipes.VAERecipe.load(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def form(**fields):
+    return Settings({**EMPTY, "seed": 1337, "overrides": "", **fields})
+
+
+def trace(run):
+    """What a run logged, but for times."""
+    return run.metrics().drop(columns=["train/rows_per_second", "train/mfu"], errors="ignore")
+
+
+def final_weights(run):
+    return Checkpoints(run.path / "checkpoints").last().load()["model"]
+
+
+@pytest.mark.parametrize("name", [*SCALES.values(), "vae_classic"])
+def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe == load_recipe(CONFIGS / f"{name}.yaml")
+    assert VAERecipe.load(recipe.save(tmp_path / "copy.yaml")) == recipe
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_empty_form_is_the_recipe_of_its_scale(scale):
+    assert recipe_from_form(form(scale=scale)) == load_recipe(SCALES[scale])
+
+
+@pytest.mark.parametrize(
+    ("fields", "overrides"),
+    [
+        ({"corpus": "my grids"}, {"corpus": {"source": "my grids"}}),
+        ({"architecture": "dense", "beta": "0"}, {"model": {"architecture": "dense", "beta": 0.0}}),
+        ({"learning_rate": 1e-05, "seed": 0}, {"train": {"lr": 1e-05, "seed": 0}}),
+        ({"max_steps": 40}, {"train": {"max_steps": 40, "warmup_steps": 4}}),  # a tenth; the recipe has 10
+        ({"max_steps": 4000}, {"train": {"max_steps": 4000}}),
+        ({"beta": "2", "overrides": "model.beta=3 name='a b'"}, {"model": {"beta": 3}, "name": "a b"}),
+    ],
+)
+def test_form_changes_only_what_is_filled_in(fields, overrides):
+    assert recipe_from_form(form(**fields)) == load_recipe("vae_smoke").replace(**overrides)
+
+
+def test_steps_in_the_form_take_the_place_of_a_recipes_epochs():
+    train = recipe_from_form(form(scale="full", max_steps=50)).train
+    assert (train.max_steps, train.max_epochs) == (50, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scale": "huge"}, "scale='huge': expected one of smoke"),
+        ({"beta": "much"}, r"model\.beta"),
+        ({"overrides": "model.betta=1"}, "did you mean 'model.beta'"),
+    ],
+)
+def test_form_that_names_nothing_real_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe_from_form(form(**fields))
+
+
+def test_only_what_decides_the_weights_makes_another_experiment(vae_recipe):
+    for same in (
+        {"evaluation": {"grids": 3}},
+        {"sampler": {"steps": 1}},
+        {"betas": (), "beta_steps": 9},
+        {"train": {"keep_last": 5}},
+    ):
+        assert vae_recipe.replace(**same).identity() == vae_recipe.identity()
+    for other in ({"corpus": {"seed": 1}}, {"model": {"beta": 1.0}}, {"train": {"lr": 1.0}}, {"name": "another"}):
+        assert vae_recipe.replace(**other).identity() != vae_recipe.identity()
+
+
+def test_weights_are_a_function_of_the_seed(vae_recipe):
+    one, again, other = (build_model(vae_recipe.replace(train={"seed": seed})).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_epochs_are_counted_in_the_steps_that_beta_rises_over(vae_recipe, tmp_path):
+    data = prepare(vae_recipe, tmp_path)
+    epochs = vae_recipe.replace(train={"max_steps": None, "max_epochs": 3}, model={"rise": 1.0})
+    steps = 3 * -(-len(data.train) // 8)
+    model, (batch, *_) = build_model(epochs).train(), data.train.batches(8, seed=0)
+    half = objective_of(epochs, data)(model, batch, steps // 2)["beta"]
+    assert half.item() == pytest.approx(epochs.model.beta * (steps // 2) / steps)
+
+
+def test_a_run_is_trained_taken_up_opened_and_branched(vae_recipe, tmp_path):
+    result = train(vae_recipe, tmp_path)
+    losses = result.run.metrics()["validation/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    assert train(vae_recipe, tmp_path).run.path == result.run.path  # resume="auto" finds the run complete
+    opened = open_trained(result.run.path)
+    assert (opened.recipe, opened.step) == (vae_recipe, result.weights_step)
+    assert not opened.model.training
+    assert open_trained(result.run.path, 14).step == 14
+    with pytest.raises(ConfigError, match=r"no checkpoint of step 5; it has: .*14"):
+        open_trained(result.run.path, 5)
+
+    longer = go_on(result.run, vae_recipe.replace(train={"max_steps": 16}))
+    assert longer.run.parent_id == result.run.id
+    assert list(trace(longer.run).index)[0] == 15
+    assert longer.progress.step == 16
+    assert {run.id for run in Run.all(tmp_path)} == {result.run.id, longer.run.id}
+
+
+def test_an_opened_checkpoint_gives_the_very_logits_of_the_trained_model(vae_recipe, tmp_path):
+    data, model = prepare(vae_recipe, tmp_path), build_model(vae_recipe)
+    run = start_run(vae_recipe, tmp_path)
+    fit(model, objective_of(vae_recipe, data), data, run, vae_recipe.train)
+    opened = open_trained(run.path).model
+    (batch,) = data.validation.batches(len(data.validation))
+    with torch.no_grad():
+        ours, theirs = (one.eval().encode(batch["grids"]) for one in (model, opened))
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs))
+        drawn = [one.decode(ours[0]) for one in (model, opened)]
+        assert torch.equal(*(one.cells(batch["heights"], batch["widths"]) for one in drawn))
+        assert torch.equal(*(one.heights for one in drawn))
+        assert torch.equal(*(one.palette for one in drawn))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_goes_on_as_one_that_was_not(vae_recipe, tmp_path):
+    whole = train(vae_recipe, tmp_path / "whole").run
+    config, root = vae_recipe.save(tmp_path / "recipe.yaml"), tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(config), str(root), "10"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed = train(vae_recipe, root).run
+    assert [session["from_step"] for session in killed.stamp["sessions"]] == [0, 8]  # a checkpoint every 4 steps
+    assert_frame_equal(trace(killed), trace(whole), check_exact=True)
+    ours, theirs = final_weights(killed), final_weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -1,0 +1,33 @@
+"""A finished run has its evaluation, its samples and its report."""
+
+import json
+
+import pytest
+
+from utils.vae.betas import train_betas
+from utils.vae.report import bounds_table, finish, judge
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_finish_writes_metrics_and_report(vae_trained):
+    report = finish(vae_trained.run)
+    text = report.read_text(encoding="utf-8")
+    for expected in (vae_trained.run.id, "| validation | this model |", "autoencoder (beta 0, 4 steps)", "vae sample"):
+        assert expected in text
+    content = json.loads((vae_trained.run.path / "results" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(content["results"]) == {"validation", "test"}
+    assert content["config"]["recipe"]["model"] == vae_trained.recipe.model.model_dump(mode="json")
+    assert content["config"]["checkpoint"] == {"step": vae_trained.step}
+    for figure in ("curves", "samples"):
+        assert (vae_trained.run.path / "figures" / f"{figure}.png").stat().st_size > 5_000
+
+
+def test_judge_compares_on_the_splits_asked_for(vae_trained):
+    data = vae_trained.data()
+    betas = train_betas(vae_trained.recipe, data, vae_trained.run.path.parent)
+    found = judge(vae_trained.model, data, vae_trained.recipe, splits=("test", "train"), others=betas.baselines)
+    assert list(found) == ["test", "train"]
+    assert "nearest training grid" in found["test"].baselines
+    assert "nearest training grid" not in found["train"].baselines  # each would be its own
+    assert list(bounds_table(found).columns) == ["bound", "test", "train"]

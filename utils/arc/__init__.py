@@ -1,0 +1,1 @@
+"""Floor 1: ARC grids and tasks, in numpy alone."""

@@ -1,0 +1,128 @@
+"""`python -m utils vae`: the notebook's steps as commands."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="A beta-VAE over ARC grids.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(help="a recipe: a YAML file, or a name in configs/")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as model.beta=0.1")]
+Root = Annotated[Path, typer.Option(help="folder that runs and the corpus go to")]
+RunPath = Annotated[Path, typer.Argument(help="a run folder")]
+Step = Annotated[int | None, typer.Option(help="the checkpoint of this step; default: the best")]
+
+
+class Resume(str, Enum):
+    auto = "auto"
+    never = "never"
+
+
+class Split(str, Enum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class Kind(str, Enum):
+    normal = "normal"
+    gaussian = "gaussian"
+    mixture = "mixture"
+    autoregressive = "autoregressive"
+
+
+@app.command()
+def build_corpus(recipe: Recipe = "vae", overrides: Overrides = None, root: Root = Path("runs")) -> None:
+    """Make a recipe's corpus in its folder, and print what is in it."""
+    import json
+
+    from utils.vae.recipes import load_recipe, prepare
+
+    data = prepare(load_recipe(recipe, overrides or ()), root)
+    print(data)
+    print(json.dumps({name: data.manifest[name] for name in ("fingerprint", "facts", "splits")}, indent=2))
+
+
+@app.command()
+def train(
+    recipe: Recipe = "vae",
+    overrides: Overrides = None,
+    root: Root = Path("runs"),
+    resume: Annotated[
+        Resume, typer.Option(help="auto takes up the run of this very recipe; never makes a new one")
+    ] = Resume.auto,
+) -> None:
+    """Train a recipe, or go on with its run where it stopped; then judge it, sample from it and report."""
+    from utils.core.device import leave_processes
+    from utils.vae import recipes
+    from utils.vae.report import finish
+
+    result = recipes.train(recipes.load_recipe(recipe, overrides or ()), root, resume=resume.value)
+    report = finish(result.run)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(result)
+        print(f"Report: {report}")
+    leave_processes()
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[list[Split] | None, typer.Option(help="default: validation and test")] = None,
+    step: Step = None,
+    output: Annotated[
+        Path | None, typer.Option(help="default: in the run, results/metrics.json, or metrics-step-N.json")
+    ] = None,
+) -> None:
+    """Judge a checkpoint on splits beside the baselines; writes results/metrics.json and prints the card."""
+    from utils.vae.betas import kept_baselines
+    from utils.vae.recipes import open_trained
+    from utils.vae.report import judge, write_results
+    from utils.vae.tables import metric_card
+
+    trained = open_trained(run, step)
+    splits = [one.value for one in split or (Split.validation, Split.test)]
+    others = kept_baselines(trained.recipe, trained.run.path.parent)
+    found = judge(trained.model, trained.data(), trained.recipe, splits=splits, others=others)
+    name = "metrics.json" if step is None else f"metrics-step-{step}.json"
+    path = write_results(output or trained.run.path / "results" / name, found, trained.recipe, trained.step)
+    print(metric_card(found).to_string())
+    for name, evaluation in found.items():
+        print("", name, *evaluation.checks, sep="\n")
+    print(f"\nMetrics of step {trained.step}: {path}")
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    number: Annotated[int, typer.Option(min=1, help="grids to draw")] = 4,
+    temperature: Annotated[float, typer.Option(min=0, help="below 1: likelier grids")] = 1.0,
+    sampler: Annotated[Kind | None, typer.Option(help="default: the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="equal seeds give equal grids")] = 0,
+    step: Step = None,
+    output: Annotated[Path | None, typer.Option(help="an .npz file to write the canvases to")] = None,
+) -> None:
+    """Print new grids, as rows of digits. The sampler is fitted at its first use, and kept in the run."""
+    import numpy as np
+    import torch
+
+    from utils.arc.grids import from_canvas
+    from utils.vae.recipes import open_trained
+    from utils.vae.sampler import draw_grids
+    from utils.vae.samples import sampler_of
+
+    trained = open_trained(run, step)
+    config = trained.recipe.sampler.replace(**({"kind": sampler.value} if sampler else {}))
+    fitted = sampler_of(trained.run, trained.step, trained.model, trained.data(), config)
+    generator = torch.Generator().manual_seed(seed)
+    canvases = draw_grids(trained.model, fitted, number, temperature=temperature, generator=generator).numpy()
+    for canvas in canvases:
+        print("\n".join("".join(map(str, row)) for row in from_canvas(canvas)), end="\n\n")
+    if output is not None:
+        np.savez_compressed(output, grids=canvases)
+        print(f"Canvases: {output.resolve()}")

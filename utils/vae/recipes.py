@@ -1,0 +1,171 @@
+"""Recipes of a beta-VAE: a YAML file that names corpus, model and training; and the steps from one to a judged run.
+
+The notebook takes the steps one by one, the command line takes them all with `train` and `finish`. Leaves out what is
+shared with recipes of other kinds (`training.runs`) and the models beside it at other betas (`vae.betas`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from utils.core import repro
+from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.config import Config, ConfigError, digest
+from utils.core.notebook import Settings
+from utils.core.run import Run
+from utils.training.config import TrainConfig
+from utils.training.objectives import Objective
+from utils.training.result import Result
+from utils.training.runs import best_checkpoint, find_recipe, newest_checkpoint, taken_up, train_model
+from utils.vae.config import VAEConfig
+from utils.vae.corpus import CorpusConfig, build_corpus
+from utils.vae.data import GridData
+from utils.vae.evaluate import EvaluationConfig
+from utils.vae.live import live_curves
+from utils.vae.model import BetaVAE
+from utils.vae.objective import make_elbo
+from utils.vae.sampler import SamplerConfig
+
+SCALES = {"smoke": "vae_smoke", "standard": "vae", "full": "vae_full"}
+
+
+class VAERecipe(Config):
+    """Everything that decides a run. What decides its weights is its `identity`."""
+
+    name: str = "vae"
+    """first part of the run folder's name"""
+    corpus: CorpusConfig = CorpusConfig()
+    """what to learn from"""
+    model: VAEConfig = VAEConfig()
+    """what learns, and for what"""
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig(max_steps=6000, batch_size=128))
+    """how it is trained"""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """how it is judged"""
+    sampler: SamplerConfig = SamplerConfig()
+    """what new grids are drawn from"""
+    betas: tuple[float, ...] = (0.0, 0.2, 1.0)
+    """betas of the models trained beside it for comparison; 0 is the autoencoder among the baselines"""
+    beta_steps: int = Field(600, ge=1)
+    """training steps of each of those models"""
+
+    def identity(self) -> str:
+        return digest([self.name, self.corpus.fingerprint(), self.model.arithmetic(), self.train.arithmetic()])
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> VAERecipe:
+    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
+    return VAERecipe.load(find_recipe(path), overrides)
+
+
+def require_rows(data: GridData, *rows: int) -> None:
+    """Raise ConfigError where the validation split has no such rows."""
+    count = len(data.validation)
+    for row in rows:
+        if not 0 <= row < count:
+            raise ConfigError(f"Row {row} of the validation split was asked for, which has rows 0 to {count - 1}.")
+
+
+def recipe_from_form(form: Settings) -> VAERecipe:
+    """The recipe of the form's scale, changed by the fields that are filled in, then by its overrides."""
+    if form.scale not in SCALES:
+        raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
+    changes = {
+        "corpus.source": form.corpus,
+        "model.architecture": form.architecture,
+        "model.beta": form.beta,  # text: 0 is a beta
+        "train.lr": form.learning_rate,
+        "train.seed": form.seed,
+    }
+    filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
+    if form.max_steps:  # a short run keeps a short warm-up
+        warmup = min(load_recipe(SCALES[form.scale]).train.warmup_steps, max(1, form.max_steps // 10))
+        filled += [f"train.max_steps={form.max_steps}", "train.max_epochs=null", f"train.warmup_steps={warmup}"]
+    return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
+
+
+def prepare(recipe: VAERecipe, root: Path) -> GridData:
+    """The recipe's corpus under `root`, built if it is not there."""
+    return build_corpus(recipe.corpus, root / "data")
+
+
+def build_model(recipe: VAERecipe) -> BetaVAE:
+    """The recipe's model with weights drawn from its seed."""
+    repro.seed_everything(recipe.train.seed)
+    return BetaVAE(recipe.model)
+
+
+def objective_of(recipe: VAERecipe, data: GridData) -> Objective:
+    """The ELBO, its beta scheduled over the recipe's training on this data."""
+    train = recipe.train
+    steps = train.max_steps or train.max_epochs * data.train.num_batches(train.batch_size)
+    return make_elbo(recipe.model, steps)
+
+
+def start_run(recipe: VAERecipe, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Run:
+    """The run of this recipe under `root`, taken up or made new."""
+    return Run.start(root, recipe.name, recipe, resume=resume)
+
+
+def train(recipe: VAERecipe, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Result:
+    """Recipe in, trained run out: prepare, build, `fit`. Works alike in one process and under torch.distributed.run."""
+    return _train(recipe, root, lambda: start_run(recipe, root, resume=resume))
+
+
+def go_on(run: Run, recipe: VAERecipe) -> Result:
+    """Take up `run` where it stopped; or, where `recipe` would change its weights, a branch of it."""
+    return _train(recipe, run.path.parent, *taken_up(run, recipe))
+
+
+def _train(recipe: VAERecipe, root: Path, take_run: Callable[[], Run], parent: Checkpoint | None = None) -> Result:
+    return train_model(
+        recipe.train,
+        prepare=lambda: prepare(recipe, root),
+        build=lambda data: (build_model(recipe), objective_of(recipe, data)),
+        take_run=lambda data: take_run(),
+        sampler=lambda run, data: live_curves(run),
+        parent=parent,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's model with the weights of one checkpoint, on the CPU, and its recipe."""
+
+    run: Run
+    recipe: VAERecipe
+    model: BetaVAE
+    step: int
+
+    def data(self) -> GridData:
+        """The run's corpus, built again if it is no longer there."""
+        return prepare(self.recipe, self.run.path.parent)
+
+
+def open_trained(path: str | Path, step: int | None = None) -> Trained:
+    """The model of a run folder: the weights of `step`, or those that training leaves: its best, or its last."""
+    run = Run.open(path)
+    recipe = VAERecipe.load(run.path / "config.yaml")
+    chosen = best_checkpoint if recipe.train.restore_best else newest_checkpoint
+    checkpoint = chosen(run) if step is None else _checkpoint_at(run, step)
+    model = BetaVAE(recipe.model)
+    model.load_state_dict(checkpoint.load()["model"])
+    return Trained(run, recipe, model.eval(), checkpoint.step)
+
+
+def _checkpoint_at(run: Run, step: int) -> Checkpoint:
+    there = {one.step: one for one in Checkpoints(run.path / "checkpoints").all()}
+    if step not in there:
+        steps = ", ".join(map(str, there)) or "none"
+        raise ConfigError(
+            f"{run.path} has no checkpoint of step {step}; it has: {steps}. Leave --step out for the best."
+        )
+    return there[step]

@@ -1,0 +1,103 @@
+"""A run judged and reported: results/metrics.json and report.md, from its best weights.
+
+Leaves out how each number comes about (`vae.evaluate`, `vae.samples`, `vae.betas`).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas
+from torch import nn
+
+from utils.core.run import Run
+from utils.training.report import markdown_table, write_page
+from utils.vae.betas import Betas, train_betas
+from utils.vae.evaluate import Evaluation, evaluate_vae, write_metrics
+from utils.vae.grid_plots import plot_samples
+from utils.vae.plots import plot_history
+from utils.vae.recipes import VAERecipe, open_trained
+from utils.vae.samples import Samples, draw_samples, samplers_of
+from utils.vae.tables import metric_card
+
+if TYPE_CHECKING:
+    from utils.vae.data import GridData
+
+
+def judge(
+    model: nn.Module,
+    data: GridData,
+    recipe: VAERecipe,
+    *,
+    splits: Sequence[str] = ("validation", "test"),
+    others: Mapping[str, nn.Module] | None = None,
+) -> dict[str, Evaluation]:
+    """The evaluation of a model on each split, beside the baselines and `others`."""
+    return {
+        name: evaluate_vae(
+            model,
+            getattr(data, name),
+            recipe.evaluation,
+            name=name,
+            train=None if name == "train" else data.train,
+            others=others,
+            settings=recipe.model.model_dump(),
+        )
+        for name in splits
+    }
+
+
+def write_results(path: str | Path, evaluations: Mapping[str, Evaluation], recipe: VAERecipe, step: int) -> Path:
+    """results/metrics.json: every evaluation, with the recipe and the step of the weights."""
+    return write_metrics(path, list(evaluations.values()), recipe=recipe, checkpoint={"step": step})
+
+
+def finish(run: Run) -> Path:
+    """Compare, judge, sample and report a trained run; report.md. Several processes share the comparison's training."""
+    trained = open_trained(run.path)
+    recipe, data = trained.recipe, trained.data()
+    betas = train_betas(recipe, data, run.path.parent)
+    if int(os.environ.get("RANK", 0)):
+        return run.path / "report.md"
+    evaluations = judge(trained.model, data, recipe, others=betas.baselines)
+    samplers = samplers_of(run, trained.step, trained.model, data, recipe.sampler)
+    samples = draw_samples(trained.model, samplers, data)
+    return write_report(run, recipe, trained.step, evaluations, samples, betas)
+
+
+def write_report(
+    run: Run, recipe: VAERecipe, step: int, evaluations: Mapping[str, Evaluation], samples: Samples, betas: Betas
+) -> Path:
+    """Write results/metrics.json, report.md and its figures into the run; the path of report.md."""
+    write_results(run.path / "results" / "metrics.json", evaluations, recipe, step)
+    run.save_figure(plot_history(run), "curves")
+    run.save_figure(plot_samples(samples.canvases, samples.distances), "samples")
+    card = metric_card(evaluations).reset_index()
+    checks = pandas.DataFrame(
+        {"split": name, "check": check.name, "status": check.status, "summary": check.summary}
+        for name, evaluation in evaluations.items()
+        for check in evaluation.checks
+    )
+    folder, root = shlex.quote(str(run.path)), shlex.quote(str(run.path.parent))
+    results = [
+        f"## Reconstruction\n\nShares in % of grids of tasks it never saw, with 95% intervals over tasks, at step"
+        f" {step:,}.\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
+        f"## Checks\n\n{markdown_table(checks)}",
+        f"## Likelihood\n\nNats a grid, and bits a cell inside grids.\n\n{markdown_table(bounds_table(evaluations))}",
+        f"## Samples\n\nThe first sampler is the recipe's.\n\n{markdown_table(samples.table)}\n\n"
+        "![samples](figures/samples.png)",
+        f"## Rate and distortion\n\nNats a grid on the validation split.\n\n{markdown_table(betas.table)}",
+    ]
+    commands = [f"vae evaluate {folder}", f"vae sample {folder}", f"vae train {folder}/config.yaml --root {root}"]
+    return write_page(run, results, commands)
+
+
+def bounds_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
+    """A row a bound of the likelihood, a column a split, each with its 95% interval over tasks."""
+    names = dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.bounds)
+    columns = {split: [str(one.bounds[name]) for name in names] for split, one in evaluations.items()}
+    return pandas.DataFrame({"bound": list(names), **columns})
