@@ -206,6 +206,14 @@ def test_vae_train_shows_progress_and_leaves_metrics_and_a_report(trained_vae):
     assert set(results) == {"validation", "test"}
 
 
+def test_vae_resume_with_overrides_makes_a_branch(trained_vae):
+    run, _ = trained_vae
+    done = utils("vae", "resume", str(run.path), "train.max_steps=15", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    [branch] = [one for one in Run.all(run.path.parent) if one.parent_id == run.id]
+    assert branch.metrics().index[-1] == 15
+
+
 def test_vae_build_corpus_finds_the_corpus_that_training_made(trained_vae):
     run, _ = trained_vae
     root = run.path.parent

@@ -259,3 +259,11 @@ def test_contradictory_settings_are_refused():
         CorpusConfig.load(kinds=())
     with pytest.raises(ConfigError, match="kinds"):
         CorpusConfig.load(kinds=("spirals",))
+
+
+def test_a_folder_that_is_split_already_is_opened_as_it_is(tmp_path):
+    made = build_corpus(CorpusConfig(total=300), tmp_path)
+    again = build_corpus(CorpusConfig(source=str(made.folder)), tmp_path / "other")
+    assert again.fingerprint == made.fingerprint
+    assert again.folder == made.folder
+    assert not (tmp_path / "other").exists()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from utils.training.result import Result
 
 app = typer.Typer(help="A beta-VAE over ARC grids.", no_args_is_help=True)
 
@@ -45,7 +48,8 @@ def build_corpus(recipe: Recipe = "vae", overrides: Overrides = None, root: Root
 
     data = prepare(load_recipe(recipe, overrides or ()), root)
     print(data)
-    print(json.dumps({name: data.manifest[name] for name in ("fingerprint", "facts", "splits")}, indent=2))
+    shown = {name: data.manifest[name] for name in ("fingerprint", "facts", "splits") if name in data.manifest}
+    print(json.dumps(shown, indent=2))
 
 
 @app.command()
@@ -58,16 +62,19 @@ def train(
     ] = Resume.auto,
 ) -> None:
     """Train a recipe, or go on with its run where it stopped; then judge it, sample from it and report."""
-    from utils.core.device import leave_processes
     from utils.vae import recipes
-    from utils.vae.report import finish
 
-    result = recipes.train(recipes.load_recipe(recipe, overrides or ()), root, resume=resume.value)
-    report = finish(result.run)
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(result)
-        print(f"Report: {report}")
-    leave_processes()
+    _finish(recipes.train(recipes.load_recipe(recipe, overrides or ()), root, resume=resume.value))
+
+
+@app.command()
+def resume(run: RunPath, overrides: Overrides = None) -> None:
+    """Go on with a run. Overrides that would change its weights make a branch, in a folder of its own."""
+    from utils.core.run import Run
+    from utils.vae.recipes import VAERecipe, go_on
+
+    opened = Run.open(run)
+    _finish(go_on(opened, VAERecipe.load(opened.path / "config.yaml", overrides or ())))
 
 
 @app.command()
@@ -126,3 +133,15 @@ def sample(
     if output is not None:
         np.savez_compressed(output, grids=canvases)
         print(f"Canvases: {output.resolve()}")
+
+
+def _finish(result: Result) -> None:
+    """Judge, sample and report a finished run, once for all processes."""
+    from utils.core.device import leave_processes
+    from utils.vae.report import finish
+
+    report = finish(result.run)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(result)
+        print(f"Report: {report}")
+    leave_processes()

@@ -67,7 +67,13 @@ class CorpusConfig(Config):
 
 
 def build_corpus(config: CorpusConfig, root: str | Path) -> GridData:
-    """Make the corpus in a folder under `root`, or open the one that equal settings and sources left there."""
+    """Make the corpus in a folder under `root`, or open the one that equal settings and sources left there.
+
+    A source that is a folder of train.npz, validation.npz and test.npz is split already, and opened as it is.
+    """
+    ready = Path(config.source).expanduser()
+    if all((ready / f"{name}.npz").is_file() for name in ("train", "validation", "test")):
+        return open_corpus(ready, config.online)
     origin, sources, read = _source(config)
     settings = config.model_dump(mode="json", exclude={"online"}) | {"source": origin}
     identity = digest({"recipe": RECIPE, "config": settings, "sources": sources})
