@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from utils.core.options import Recipe, Resume, Resuming, RunPath, Split
 from utils.vae.commands import app as vae
 
 if TYPE_CHECKING:
@@ -22,19 +21,6 @@ app.add_typer(vae, name="vae")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
 Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
-RunPath = Annotated[Path, typer.Argument(help="a run folder")]
-Recipe = Annotated[str, typer.Argument(help="a recipe: a YAML file, or a name in configs/")]
-
-
-class Resume(str, Enum):
-    auto = "auto"
-    never = "never"
-
-
-class Split(str, Enum):
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 @app.command()
@@ -42,9 +28,7 @@ def train(
     recipe: Recipe,
     overrides: Overrides = None,
     root: Root = Path("runs"),
-    resume: Annotated[
-        Resume, typer.Option(help="auto takes up the run of this very recipe; never makes a new one")
-    ] = Resume.auto,
+    resume: Resuming = Resume.auto,
 ) -> None:
     """Train a recipe, or go on with its run where it stopped."""
     from utils.training import recipes
@@ -190,15 +174,10 @@ def notebook(
 
 
 def _finish(result: Result) -> None:
-    """Evaluate, sample and report a finished run, once for all processes."""
-    from utils.core.device import leave_processes
     from utils.training.recipes import finish
+    from utils.training.runs import conclude
 
-    report = finish(result.run)  # every process takes its share of the evaluation
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(result)
-        print(f"Report: {report}")
-    leave_processes()
+    conclude(result, finish)
 
 
 def main() -> None:

@@ -26,16 +26,23 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     `deterministic` also makes torch refuse operations that have no deterministic form, and fixes cuBLAS's workspace
     (https://docs.pytorch.org/docs/stable/notes/randomness.html).
     """
+    import torch
+
+    seed_generators(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = False
+
+
+def seed_generators(seed: int) -> None:
+    """Seed python, numpy and torch (every device), and change no mode."""
     import numpy
     import torch
 
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = False
 
 
 def rng_state() -> dict[str, Any]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import random
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-import numpy
-import torch
 from torch import nn
 
-from utils.core.repro import preserved_rng
+from utils.core.repro import preserved_rng, seed_generators
 from utils.models.arguments import Arguments, Binder
 from utils.models.exported import merge
 from utils.models.facts import CHANNELS, CONTEXT, IMAGE_SIZE, PADDING, VOCABULARY
@@ -81,7 +78,5 @@ def load_code(
 def seeded(seed: int) -> Iterator[None]:
     """python, numpy and torch draw from `seed` inside, and are as they were afterwards."""
     with preserved_rng():
-        random.seed(seed)
-        numpy.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_generators(seed)
         yield

@@ -5,6 +5,7 @@ Leaves out what a recipe is and how its data and model are made (`training.recip
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from torch import nn
 
 from utils.core.checkpoints import Checkpoint, Checkpoints
 from utils.core.config import Config, ConfigError
-from utils.core.device import choose, make_fabric
+from utils.core.device import choose, leave_processes, make_fabric
 from utils.core.notebook import ROOT
 from utils.core.run import Run
 from utils.training.callbacks import Sampler
@@ -76,3 +77,12 @@ def newest_checkpoint(run: Run) -> Checkpoint:
     if checkpoint is None:
         raise ConfigError(f"{run.path} has no checkpoint yet; train it first: run the command that made it again.")
     return checkpoint
+
+
+def conclude(result: Result, finish: Callable[[Run], Path]) -> None:
+    """Judge, sample and report a finished run by `finish`, in which every process takes its share; print it once."""
+    report = finish(result.run)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(result)
+        print(f"Report: {report}")
+    leave_processes()

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from utils.core.options import Recipe, Resume, Resuming, RunPath, Split
+
 if TYPE_CHECKING:
     from utils.training.result import Result
 
 app = typer.Typer(help="A beta-VAE over ARC grids.", no_args_is_help=True)
 
-Recipe = Annotated[str, typer.Argument(help="a recipe: a YAML file, or a name in configs/")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as model.beta=0.1")]
 Root = Annotated[Path, typer.Option(help="folder that runs and the corpus go to")]
-RunPath = Annotated[Path, typer.Argument(help="a run folder")]
-Step = Annotated[int | None, typer.Option(help="the checkpoint of this step; default: the best")]
-
-
-class Resume(str, Enum):
-    auto = "auto"
-    never = "never"
-
-
-class Split(str, Enum):
-    train = "train"
-    validation = "validation"
-    test = "test"
+Step = Annotated[int | None, typer.Option(help="the checkpoint of this step; default: the one that training leaves")]
 
 
 class Kind(str, Enum):
@@ -57,9 +45,7 @@ def train(
     recipe: Recipe = "vae",
     overrides: Overrides = None,
     root: Root = Path("runs"),
-    resume: Annotated[
-        Resume, typer.Option(help="auto takes up the run of this very recipe; never makes a new one")
-    ] = Resume.auto,
+    resume: Resuming = Resume.auto,
 ) -> None:
     """Train a recipe, or go on with its run where it stopped; then judge it, sample from it and report."""
     from utils.vae import recipes
@@ -136,12 +122,7 @@ def sample(
 
 
 def _finish(result: Result) -> None:
-    """Judge, sample and report a finished run, once for all processes."""
-    from utils.core.device import leave_processes
+    from utils.training.runs import conclude
     from utils.vae.report import finish
 
-    report = finish(result.run)
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(result)
-        print(f"Report: {report}")
-    leave_processes()
+    conclude(result, finish)

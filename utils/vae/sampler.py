@@ -25,6 +25,7 @@ from utils.core.config import Config, ConfigError
 from utils.models.blocks import Block, TransformerConfig, init_weights, make_norm
 from utils.vae.config import PATCH, PLACES
 from utils.vae.decoded import sizes_of
+from utils.vae.latents import place as device_of
 from utils.vae.model import BetaVAE
 from utils.vae.spatial import inside
 
@@ -202,7 +203,7 @@ class Autoregressive(Sampler):
             n, self.start, generator=generator
         )
         empty = torch.zeros(n, self.channels * PLACES**2)
-        heights, widths = self.decoder[0](torch.cat((whole, empty), 1).to(_place(self.decoder[0]))).likeliest_sizes()
+        heights, widths = self.decoder[0](torch.cat((whole, empty), 1).to(device_of(self.decoder[0]))).likeliest_sizes()
         heights, widths = heights.cpu(), widths.cpu()
         there = inside(heights, widths, PLACES * PATCH, PATCH).flatten(1)
         maps = torch.zeros(n, PLACES**2, self.channels)
@@ -247,7 +248,7 @@ def posteriors(model: BetaVAE, split: GridSplit, batch_size: int = 256) -> tuple
     """mu and log-variance (N, D) of each grid, and heights and widths (N,), on the CPU."""
     found = []
     for batch in split.batches(batch_size):
-        mu, logvar = model.encode(batch["grids"].to(_place(model)))
+        mu, logvar = model.encode(batch["grids"].to(device_of(model)))
         found.append((mu.float().cpu(), logvar.float().cpu(), *sizes_of(batch["grids"])))
     return tuple(torch.cat(parts) for parts in zip(*found))
 
@@ -264,7 +265,7 @@ def draw_grids(
 ) -> Tensor:
     """The likeliest canvases (n, 30, 30) uint8 of latents drawn from a sampler."""
     z = sampler.draw(n, temperature=temperature, generator=generator)
-    return torch.cat([model.decode(part.to(_place(model))).mode.cpu() for part in z.split(batch_size)])
+    return torch.cat([model.decode(part.to(device_of(model))).mode.cpu() for part in z.split(batch_size)])
 
 
 def _clusters(points: Tensor, count: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
@@ -276,7 +277,3 @@ def _clusters(points: Tensor, count: int, generator: torch.Generator, rounds: in
             if (labels == cluster).any():
                 centres[cluster] = points[labels == cluster].mean(0)
     return labels
-
-
-def _place(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.core.check import Check
+from utils.core.repro import seed_generators
 from utils.models.adapter import Adapter
 from utils.validation.steady import (
     Effort,
@@ -17,7 +18,6 @@ from utils.validation.steady import (
     backward_in_eval,
     blank,
     frame,
-    seed_generators,
     untouched,
 )
 

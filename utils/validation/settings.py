@@ -10,6 +10,7 @@ from typing import Any, Literal
 from utils.core.config import Config, ConfigError, parse_overrides
 from utils.core.device import DeviceName
 from utils.core.notebook import Settings, gist_id
+from utils.models.facts import Kind
 
 DEFAULT = "example:gpt"
 
@@ -23,7 +24,7 @@ class ValidationConfig(Config):
     """of a Gist or a Hugging Face model; empty: the newest"""
     trust_code: bool = False
     """whether code from elsewhere may run"""
-    kind: Literal["", "causal_lm", "masked_lm", "seq2seq", "classifier", "image_classifier"] = ""
+    kind: Literal["", Kind] = ""
     """what the model is; empty: what it says itself, else inferred"""
     config: dict[str, Any] = {}
     """settings laid over the model's own config"""

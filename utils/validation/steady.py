@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from utils.core.config import ConfigError
-from utils.core.repro import preserved_rng
+from utils.core.repro import preserved_rng, seed_generators
 from utils.models.adapter import Adapter
 
 if TYPE_CHECKING:
@@ -104,13 +102,6 @@ def untouched(adapter: Adapter, *, train: bool = False, weights: bool = False, s
 def backward_in_eval() -> contextlib.AbstractContextManager:
     """For gradients in eval mode: cuDNN's recurrent kernels refuse them, torch's own do not."""
     return torch.backends.cudnn.flags(enabled=False)
-
-
-def seed_generators(seed: int) -> None:
-    """Torch's, numpy's and python's: whichever of them a model draws from, its noise is the seed's."""
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 class WithoutDropout(TorchFunctionMode):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from utils.core.check import Check
-from utils.core.repro import preserved_rng
+from utils.core.repro import preserved_rng, seed_generators
 from utils.models.adapter import Adapter
 from utils.models.facts import ROWS, SEES_LATER
 from utils.validation.dependence import change
 from utils.validation.stability import among
-from utils.validation.steady import Effort, WithoutDropout, first_line, frame, seed_generators, untouched
+from utils.validation.steady import Effort, WithoutDropout, first_line, frame, untouched
 
 
 def kind(adapter: Adapter, effort: Effort, *, seed: int = 0) -> Check:

@@ -1,0 +1,26 @@
+"""Options and arguments that the commands of several kinds of recipe share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(help="a recipe: a YAML file, or a name in configs/")]
+RunPath = Annotated[Path, typer.Argument(help="a run folder")]
+
+
+class Resume(str, Enum):
+    auto = "auto"
+    never = "never"
+
+
+class Split(str, Enum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+Resuming = Annotated[Resume, typer.Option(help="auto takes up the run of this very recipe; never makes a new one")]
