@@ -65,6 +65,11 @@ def test_start_takes_the_newest_run_of_its_name_and_config_and_no_other(tmp_path
         Run.start(tmp_path, "mine", Settings(), resume="yes")
 
 
+def test_start_never_takes_a_branch_for_a_run_of_its_settings(tmp_path):
+    branch = Run.create(tmp_path, "name", Settings()).branch(Settings(lr=0.2))
+    assert Run.start(tmp_path, "name", Settings(lr=0.2)).id != branch.id
+
+
 def test_the_stamp_says_what_ran_where(tmp_path):
     config = Settings()
     run = Run.create(tmp_path, "name", config)

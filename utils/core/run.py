@@ -90,11 +90,13 @@ class Run:
     def start(cls, root: str | Path, name: str, config: Config, *, resume: str = "auto") -> Run:
         """The newest run of this name and identity under `root` (`resume="auto"`), or a new one (also: `"never"`).
 
-        So the same notebook cell, run again after a disconnect, takes up its own run.
+        So the same notebook cell, run again after a disconnect, takes up its own run. A branch is not taken up: its
+        config says only how it went on.
         """
         if resume not in ("auto", "never"):
             raise RunError(f"resume={resume!r}: expected 'auto' or 'never'.")
-        found = [run for run in cls.all(root) if run.name == name and run.stamp["identity"] == config.identity()]
+        ours = [run for run in cls.all(root) if run.name == name and run.parent_id is None]
+        found = [run for run in ours if run.stamp["identity"] == config.identity()]
         return found[-1] if found and resume == "auto" else cls.create(root, name, config)
 
     @classmethod
