@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from utils.arc.grids import to_canvas
+from utils.vae.config import VAEConfig
+from utils.vae.filling import as_split
+from utils.vae.model import BetaVAE
 from utils.vae.recipes import VAERecipe, open_trained, train
 
 
@@ -49,3 +52,20 @@ def one_thread():
 def vae_trained(vae_recipe, tmp_path_factory):
     """The recipe's run, its best weights in its model."""
     return open_trained(train(vae_recipe, tmp_path_factory.mktemp("runs")).run.path)
+
+
+@pytest.fixture
+def small_vae():
+    """An untrained model of 136 latents."""
+    torch.manual_seed(0)
+    settings = {"channels": 2, "overall": 4, "colours": 4, "widths": (8, 8), "blocks": (1, 1), "part": 4}
+    return BetaVAE(VAEConfig(**settings)).eval()
+
+
+@pytest.fixture
+def any_grids():
+    """A split of 24 grids of any size."""
+    rng = np.random.default_rng(0)
+    shapes = rng.integers(1, 31, (24, 2))
+    grids = np.stack([to_canvas(rng.integers(10, size=shape).astype(np.uint8)) for shape in shapes])
+    return as_split(grids, np.full(24, ""), "real")

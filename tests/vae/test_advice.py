@@ -7,7 +7,7 @@ import pytest
 
 from utils.core.check import Check
 from utils.vae.advice import TARGETS, targets_check
-from utils.vae.latents import COLLAPSE
+from utils.vae.collapse import COLLAPSE
 from utils.vae.metrics import Estimate
 from utils.vae.recipes import VAERecipe
 

@@ -6,14 +6,14 @@ import torch
 
 from utils.arc.grids import to_canvas
 from utils.vae.completion import complete, hide_middle
-from utils.vae.config import VAEConfig
+from utils.vae.config import VAEConfig, readable
 from utils.vae.model import BetaVAE
 
 
 def model_of(architecture="palette"):
     torch.manual_seed(0)
     sizes = {"channels": 1, "overall": 3, "colours": 4, "latents": 5, "widths": (8, 8), "blocks": (1, 1)}
-    return BetaVAE(VAEConfig(architecture=architecture, **sizes)).eval()
+    return BetaVAE(VAEConfig(**readable({"architecture": architecture, **sizes}))).eval()
 
 
 def grid_and_mask():

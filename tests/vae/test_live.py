@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from utils.arc.grids import from_canvas
-from utils.vae.explore import traverse
-from utils.vae.live import decoded_at, drawn, live_curves, palette_moved, slide_latents, standing
-from utils.vae.model import BetaVAE
+from utils.vae import live
+from utils.vae.explore import ends, traverse
+from utils.vae.live import decoded_at, drawn, live_curves, slide_latents, standing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,8 +23,8 @@ def test_outside_a_notebook_the_live_curves_are_a_line_of_text(vae_trained):
 def test_a_slider_decodes_what_a_traversal_shows(vae_trained):
     canvas = vae_trained.data().validation.grids[0]
     moved = traverse(vae_trained.model, canvas, count=2, steps=3)
-    for line, dimension in zip(moved.canvases, moved.dimensions):
-        for picture, value in zip(line, moved.values):
+    for line, dimension, values in zip(moved.canvases, moved.dimensions, moved.values):
+        for picture, value in zip(line, values):
             assert np.array_equal(decoded_at(vae_trained.model, canvas, {dimension: value}), from_canvas(picture))
 
 
@@ -35,17 +35,20 @@ def test_without_ipywidgets_there_is_a_picture(vae_trained, monkeypatch):
     assert len(figure.axes) == 2 * 8  # the grid and seven values of each
 
 
-def test_sliders_are_as_many_as_asked_for_and_start_at_the_mean(vae_trained):
-    pytest.importorskip("ipywidgets")
-    box = slide_latents(vae_trained.model, vae_trained.data().validation, count=3)
-    assert [type(child).__name__ for child in box.children] == ["FloatSlider"] * 3 + ["Output"]
-
-
-def test_a_model_without_a_palette_says_so(vae_trained):
-    split = vae_trained.data().validation
-    assert palette_moved(vae_trained.model, split).axes
-    spatial = BetaVAE(vae_trained.recipe.model.replace(architecture="spatial"))
-    assert palette_moved(spatial, split).status == "skip"
+def test_sliders_are_as_many_as_asked_for_start_at_the_mean_and_decode_where_they_are_moved_to(
+    vae_trained, monkeypatch
+):
+    split, decoded = vae_trained.data().validation, []
+    monkeypatch.setattr(live, "decoded_at", lambda *asked: decoded.append(asked[2]) or decoded_at(*asked))
+    *sliders, output = slide_latents(vae_trained.model, split, count=3).children
+    assert [type(child).__name__ for child in (*sliders, output)] == ["FloatSlider"] * 3 + ["Output"]
+    moved = traverse(vae_trained.model, split.grids[0], count=3)
+    assert [slider.description for slider in sliders] == moved.labels
+    assert [slider.value for slider in sliders] == moved.own.tolist()
+    assert [(slider.min, slider.max) for slider in sliders] == [ends(own) for own in moved.own.tolist()]
+    sliders[1].value = -3.0
+    expected = dict(zip(moved.dimensions, moved.own.tolist()))
+    assert decoded == [expected, expected | {moved.dimensions[1]: -3.0}]
 
 
 def test_a_typed_grid_is_a_split_of_one():

@@ -7,7 +7,7 @@ from torch import nn
 
 from utils.arc.grids import from_canvas, to_canvas
 from utils.vae.augment import draw_names, rename
-from utils.vae.config import VAEConfig
+from utils.vae.config import VAEConfig, readable
 from utils.vae.decoded import rectangles, sizes_of
 from utils.vae.model import BetaVAE, gaussian_kl
 from utils.vae.palette import factor
@@ -18,7 +18,7 @@ ARCHITECTURES = ("palette", "spatial", "dense")
 
 def small(architecture="palette", **changes):
     settings = {"channels": 2, "overall": 3, "colours": 4, "latents": 5, "widths": (8, 8), "blocks": (1, 1), "part": 4}
-    return VAEConfig(architecture=architecture, **settings | changes)
+    return VAEConfig(**readable({"architecture": architecture, **settings | changes}))
 
 
 def awake(model):

@@ -12,7 +12,7 @@ from utils.core.run import Run
 from utils.training.config import TrainConfig
 from utils.training.fit import fit
 from utils.vae.augment import AugmentConfig
-from utils.vae.config import VAEConfig
+from utils.vae.config import VAEConfig, readable
 from utils.vae.data import GridSplit
 from utils.vae.decoded import Decoded, sizes_of
 from utils.vae.metrics import grid_counts, rates
@@ -94,7 +94,7 @@ def test_padding_counts_by_its_weight():
     # 898 cells of padding at 11 equal logits cost ln 11 each.
     terms = decoded_from(torch.zeros(1, 30, 30, 11)).terms(**batch_of([[0, 1]]))
     losses = [
-        loss_terms(VAEConfig(padding_weight=weight), terms, torch.zeros(1, 5), 1.0)["nll"].item()
+        loss_terms(VAEConfig(architecture="dense", padding_weight=weight), terms, torch.zeros(1, 5), 1.0)["nll"].item()
         for weight in (0.0, 0.25, 1.0)
     ]
     assert losses[1] - losses[0] == pytest.approx(0.25 * 898 * math.log(11), rel=1e-5)
@@ -120,7 +120,7 @@ def test_capacity_weighs_the_distance_from_a_rising_kl(progress, penalty):
 
 def small(**changes):
     settings = {"channels": 2, "overall": 4, "colours": 4, "widths": (8, 8), "blocks": (1, 1), "part": 4}
-    return VAEConfig(**settings | changes)
+    return VAEConfig(**readable(settings | changes))
 
 
 def test_beta_follows_the_schedule_in_training_and_is_full_in_evaluation():

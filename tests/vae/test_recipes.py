@@ -15,6 +15,9 @@ from utils.core.notebook import Settings
 from utils.core.run import Run
 from utils.training.fit import fit
 from utils.training.runs import CONFIGS
+from utils.vae import recipes
+from utils.vae.config import VAEConfig, readable
+from utils.vae.objective import make_elbo
 from utils.vae.recipes import (
     SCALES,
     VAERecipe,
@@ -82,7 +85,7 @@ def test_empty_form_is_the_recipe_of_its_scale(scale):
     ("fields", "overrides"),
     [
         ({"corpus": "my grids"}, {"corpus": {"source": "my grids"}}),
-        ({"architecture": "dense", "beta": "0"}, {"model": {"architecture": "dense", "beta": 0.0}}),
+        ({"beta": "0"}, {"model": {"beta": 0.0}}),
         ({"learning_rate": 1e-05, "seed": 0}, {"train": {"lr": 1e-05, "seed": 0}}),
         ({"max_steps": 40}, {"train": {"max_steps": 40, "warmup_steps": 4}}),  # a tenth; the recipe has 10
         ({"max_steps": 4000}, {"train": {"max_steps": 4000}}),
@@ -91,6 +94,30 @@ def test_empty_form_is_the_recipe_of_its_scale(scale):
 )
 def test_form_changes_only_what_is_filled_in(fields, overrides):
     assert recipe_from_form(form(**fields)) == load_recipe("vae_smoke").replace(**overrides)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("architecture", ["palette", "spatial", "dense"])
+def test_an_architecture_of_the_form_drops_the_settings_of_the_recipe_that_it_does_not_read(scale, architecture):
+    model, own = recipe_from_form(form(scale=scale, architecture=architecture)).model, load_recipe(SCALES[scale]).model
+    assert model == VAEConfig(**readable(own.model_dump() | {"architecture": architecture}))
+    if architecture != "dense":
+        assert (model.widths, model.blocks, model.channels) == (own.widths, own.blocks, own.channels)
+
+
+def test_what_is_dropped_of_a_recipe_is_said_and_what_is_given_with_the_architecture_is_judged(caplog):
+    caplog.set_level("INFO")
+    load_recipe("vae_full", ["model.architecture=dense"])
+    assert (
+        "Left out of vae_full.yaml, since architecture=dense does not read them: channels, colours, widths, part"
+        in (caplog.text)
+    )
+    with pytest.raises(ConfigError, match="dense does not read channels .now 8"):
+        load_recipe("vae_full", ["model.architecture=dense", "model.channels=8"])
+    with pytest.raises(ConfigError, match="model.architecture.*'palete'"):
+        load_recipe("vae_full", ["model.architecture=palete"])
+    with pytest.raises(ConfigError, match="sampler.kind autoregressive draws a map .* dense has none"):
+        load_recipe("vae", ["model.architecture=dense", "sampler.kind=autoregressive"])
 
 
 def test_steps_in_the_form_take_the_place_of_a_recipes_epochs():
@@ -185,4 +212,41 @@ def test_a_killed_run_goes_on_as_one_that_was_not(vae_recipe, tmp_path):
     assert [session["from_step"] for session in killed.stamp["sessions"]] == [0, 8]  # a checkpoint every 4 steps
     assert_frame_equal(trace(killed), trace(whole), check_exact=True)
     ours, theirs = final_weights(killed), final_weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Broken(Exception):
+    """What ends a training in the middle of a step, without a word to `fit`."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision"), [("dense", "fp32"), ("spatial", "fp32"), ("palette", "bf16"), ("dense", "bf16")]
+)
+def test_every_architecture_goes_on_from_its_checkpoint_as_if_never_broken_off_in_bf16_too(
+    architecture, precision, vae_recipe, tmp_path, monkeypatch
+):
+    model = readable(vae_recipe.model.model_dump() | {"architecture": architecture, "latents": 8})
+    recipe = vae_recipe.replace(model=VAEConfig(**model), train={"precision": precision})
+    whole = train(recipe, tmp_path / "whole").run
+    assert whole.stamp["sessions"][0]["precision"] == precision
+
+    def broken(config, steps):
+        elbo = make_elbo(config, steps)
+
+        def objective(model, batch, step):
+            if model.training and step == 10:
+                raise Broken
+            return elbo(model, batch, step)
+
+        return objective
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "make_elbo", broken)
+        with pytest.raises(Broken):
+            train(recipe, tmp_path / "broken")
+    torch.manual_seed(99)  # nothing of the first attempt is left to go by
+    again = train(recipe, tmp_path / "broken").run
+    assert [session["from_step"] for session in again.stamp["sessions"]] == [0, 8]  # a checkpoint every 4 steps
+    assert_frame_equal(trace(again), trace(whole), check_exact=True)
+    ours, theirs = final_weights(again), final_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

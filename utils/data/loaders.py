@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import html
 import json
-import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from utils.core.folders import written_whole
 from utils.data.text import Corpus, CorpusConfig, CorpusError, load_corpus
 from utils.data.tokenizers import HFTokenizer, Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
 
@@ -195,14 +194,12 @@ def _write(folder: Path, config: DataConfig, corpus: Corpus, identity: str) -> N
     parts = split_text(corpus.text, config.splits)
     tokenizer = build_tokenizer(config.tokenizer, corpus.text, parts["train"])
     dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        tokenizer.save(temporary)
+    with written_whole(folder) as writing:
+        tokenizer.save(writing)
         sizes = {}
         for name, part in parts.items():
             ids = tokenizer.encode(part) if part else np.empty(0, np.int64)
-            ids.astype(dtype).tofile(temporary / f"{name}.tokens.bin")
+            ids.astype(dtype).tofile(writing / f"{name}.tokens.bin")
             sizes[name] = {"tokens": len(ids), "characters": len(part), "bytes": len(part.encode("utf-8"))}
         metadata = {
             "source": corpus.source,
@@ -213,10 +210,4 @@ def _write(folder: Path, config: DataConfig, corpus: Corpus, identity: str) -> N
             "dtype": dtype,
             "splits": sizes,
         }
-        (temporary / "metadata.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False), encoding="utf-8")
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another writer made the same folder first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (writing / "metadata.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False), encoding="utf-8")

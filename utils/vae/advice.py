@@ -1,6 +1,6 @@
 """What a model was to reach, whether it did, and what to do where it did not.
 
-Leaves out collapse, which `vae.latents` tells on its own and gives advice for.
+Leaves out collapse, which `vae.collapse` tells on its own and gives advice for.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pandas
 
 from utils.core.check import Check
-from utils.vae.evaluate import Evaluation
-from utils.vae.latents import COLLAPSE
+from utils.vae.collapse import COLLAPSE
+from utils.vae.evaluation import Evaluation
 from utils.vae.recipes import VAERecipe
 
 if TYPE_CHECKING:

@@ -106,8 +106,7 @@ def sample(
 
     from utils.arc.grids import from_canvas
     from utils.vae.recipes import open_trained
-    from utils.vae.sampler import draw_grids
-    from utils.vae.samples import sampler_of
+    from utils.vae.sampling import draw_grids, sampler_of
 
     trained = open_trained(run, step)
     config = trained.recipe.sampler.replace(**({"kind": sampler.value} if sampler else {}))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.arc.grids import COLOURS, OUTSIDE, SIDE
+from utils.arc.grids import COLOURS, OUTSIDE, SIDE, sizes
 from utils.vae.decoded import sizes_of
 from utils.vae.explore import as_canvas
 from utils.vae.latents import place
@@ -44,7 +44,7 @@ class Completion:
 
 def hide_middle(grid: np.ndarray, share: float = 0.4) -> np.ndarray:
     """A mask (30, 30) of the middle of a grid: a box of this share of its sides, of at least one cell."""
-    height, width = ((as_canvas(grid) != OUTSIDE).sum(axis).max() for axis in (0, 1))
+    height, width = (int(side[0]) for side in sizes(as_canvas(grid)[None]))
     mask = np.zeros((SIDE, SIDE), bool)
     tall, wide = (max(1, round(share * side)) for side in (height, width))
     top, left = (height - tall) // 2, (width - wide) // 2

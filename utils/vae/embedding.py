@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from utils.vae.data import GridSplit
-from utils.vae.latents import place
+from utils.vae.latents import encoded
 from utils.vae.probes import properties
+
+LEAST_GRIDS = 3  # to draw a plane through
 
 
 @torch.no_grad()
@@ -28,8 +30,8 @@ def embed(
     At most so many grids, evenly spread over the split. t-SNE (van der Maaten and Hinton 2008) starts from the first 50
     principal components; distances between its clusters and their sizes mean nothing.
     """
-    few = split.subset(np.unique(np.linspace(0, len(split) - 1, min(grids, len(split))).round().astype(int)))
-    parts = [model.encode(batch["grids"].to(place(model)))[0].float().cpu() for batch in few.batches(128)]
+    few = split.subset(split.spread(grids))
+    mu, _ = encoded(model, few.batches(128))
     known = {name: values for name, (_, values) in properties(few.grids).items()}
     find = {"PCA": lambda mu: principal(mu, 2)[0], "t-SNE": lambda mu: neighbours(mu, seed=seed)}
     unknown = [method for method in methods if method not in find]
@@ -37,7 +39,7 @@ def embed(
         raise ValueError(f"methods are {list(methods)}; expected some of {', '.join(find)}.")
     tables = []
     for method in methods:
-        points = find[method](torch.cat(parts))
+        points = find[method](mu)
         row = {"method": method, "x": points[:, 0], "y": points[:, 1], "task_id": few.task_ids}
         tables.append(pandas.DataFrame({**row, **known}))
     return pandas.concat(tables, ignore_index=True)
@@ -48,8 +50,8 @@ def principal(points: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
 
     The sign is such that each direction's largest weight is positive.
     """
-    if len(points) < 3:
-        raise ValueError(f"{len(points)} grids; expected at least 3 to draw a plane through.")
+    if len(points) < LEAST_GRIDS:
+        raise ValueError(f"{len(points)} grids; expected at least {LEAST_GRIDS} to draw a plane through.")
     points = points.double() - points.double().mean(0)
     u, s, v = torch.linalg.svd(points, full_matrices=False)
     largest = v.gather(1, v.abs().argmax(1, keepdim=True))[:, 0].sign()
@@ -60,9 +62,11 @@ def principal(points: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def neighbours(points: Tensor, *, seed: int = 0) -> np.ndarray:
-    """t-SNE of points (N, D) in the plane (N, 2), from their first 50 principal components."""
+    """t-SNE of points (N, D) in the plane (N, 2), from their first 50 principal components. Equal points stay equal."""
     from sklearn.manifold import TSNE
 
-    first, _ = principal(points, min(50, *points.shape))
+    first, _ = principal(points, max(2, min(50, *points.shape)))
+    if not first.any():  # all in one place, where t-SNE would divide by zero
+        return first[:, :2]
     perplexity = min(30.0, (len(points) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed).fit_transform(first)

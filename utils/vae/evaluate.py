@@ -1,17 +1,13 @@
-"""Evaluation of a beta-VAE on a split: every metric with counts and intervals, beside baselines, as strict JSON.
+"""Evaluation of a beta-VAE on a split: every metric with counts and intervals, beside baselines.
 
-Leaves out figures, and how each number comes about: `vae.metrics`, `vae.latents`, `vae.baselines`, `vae.probes`,
-`vae.disentangle`.
+Leaves out figures, the record of what was found (`vae.evaluation`), and how each number comes about: `vae.metrics`,
+`vae.latents`, `vae.bounds`, `vae.collapse`, `vae.baselines`, `vae.probes`, `vae.disentangle`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,32 +17,31 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from utils.core import repro
-from utils.core.check import Check
 from utils.core.config import Config
 from utils.vae.baselines import MODAL, predictions
-from utils.vae.disentangle import Disentanglement, disentanglement, factor_set
+from utils.vae.bounds import importance_bound
+from utils.vae.collapse import collapse_check
+from utils.vae.disentangle import disentanglement
+from utils.vae.evaluation import Evaluation
+from utils.vae.factors import factor_set
 from utils.vae.latents import (
     Batch,
-    LatentUse,
     Nll,
     active_by_kl,
     active_by_variance,
     bits_per_cell,
-    collapse_check,
-    importance_bound,
+    encoded,
     latent_use,
     place,
 )
 from utils.vae.metrics import Bootstrap, Estimate, estimates, gate, grid_counts, rates
-from utils.vae.model import gaussian_kl
+from utils.vae.model import BetaVAE, gaussian_kl
 from utils.vae.objective import nll as model_nll
-from utils.vae.probes import Probe, probe_latents
+from utils.vae.probes import LEAST_TASKS, probe_latents
+from utils.vae.spatial import reached
 
 if TYPE_CHECKING:
     from utils.vae.data import GridSplit
-
-
-DERIVED = ("gain", "share", "content")  # of LatentUse
 
 
 class EvaluationConfig(Config):
@@ -72,47 +67,6 @@ class EvaluationConfig(Config):
     """of the latents drawn, the bootstrap, and the halves of the probes"""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found on one split. `_repr_html_` shows the metric card."""
-
-    split: str
-    counts: dict[str, int]
-    """grids, tasks, cells, inside (not padding), foreground, and grids of the importance-weighted bound"""
-    reconstruction: dict[str, Estimate]
-    baselines: dict[str, dict[str, Estimate]]
-    bounds: dict[str, Estimate]
-    """nll, kl, elbo and iwae in nats a grid; bits_per_cell inside grids; iwae_elbo: the elbo over iwae's grids"""
-    kl_per_dimension: list[float]
-    """mean nats a grid, in the order of the dimensions"""
-    active: dict[str, int]
-    """dimensions: all; by_kl and by_variance: those in use"""
-    latents: LatentUse
-    checks: list[Check]
-    probes: list[Probe] = field(default_factory=list)
-    disentanglement: Disentanglement | None = None
-    grids: pandas.DataFrame | None = field(default=None, repr=False)
-    """a row a grid: row of the split, task_id, its counts, nll, kl, bits_per_cell"""
-
-    def card(self) -> pandas.DataFrame:
-        """The model beside the baselines: shares in %, with their intervals over tasks."""
-        rows = {"this model": self.reconstruction, **self.baselines}
-        return pandas.DataFrame(
-            {name: {key: _percent(one) for key, one in row.items()} for name, row in rows.items()}
-        ).T
-
-    def content(self) -> dict[str, Any]:
-        """All but the figures and the rows of grids, as JSON values; what is not finite is null."""
-        named = {
-            one.name: _json(getattr(self, one.name)) for one in fields(self) if one.name not in ("grids", "checks")
-        }
-        checks = [{"name": check.name, "status": check.status, "summary": check.summary} for check in self.checks]
-        return {**named, "checks": checks}
-
-    def _repr_html_(self) -> str:
-        return self.card().to_html() + "".join(check._repr_html_() for check in self.checks)
-
-
 @torch.no_grad()
 def evaluate_vae(
     model: nn.Module,
@@ -130,7 +84,7 @@ def evaluate_vae(
     `train` gives the baselines that know training grids; `others` are trained models to stand among the baselines,
     such as {"autoencoder (beta 0)": model}; `settings` of the model (`beta`, `architecture`) are named in advice.
     """
-    rows = _spread(len(split), config.grids)
+    rows = split.spread(config.grids)
     split = split.subset(rows)
     batches = list(split.batches(config.batch_size))
     if not batches:
@@ -146,17 +100,20 @@ def evaluate_vae(
         }
         for label, other in (others or {}).items():
             baselines[label] = grid_counts(_reconstructed(other, batches), split.grids)
-        mu, logvar = _encoded(model, batches)
+        mu, logvar = encoded(model, batches)
         kl = gaussian_kl(mu, logvar)  # (N, D)
         counts["nll"] = _nll(model, batches, nll, mu, logvar, generator)
         counts["kl"] = kl.double().sum(1).numpy()
         bounds, sampled = _bounds(model, split, counts, bootstrap, nll, config, generator)
         whole = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
-        use = latent_use(model, whole, mu, logvar, nll, seed=config.seed)
+        counted = torch.ones(mu.shape[1], dtype=torch.bool)
+        if isinstance(model, BetaVAE):
+            counted = reached(model.config, whole["heights"], whole["widths"])
+        use = latent_use(model, whole, mu, logvar, nll, reached=counted, seed=config.seed)
         factors = factor_set(config.factor_grids, seed=config.seed) if config.factor_grids else None
-        axes = factors and disentanglement(_encode(model, factors.grids, config.batch_size), factors)
+        axes = factors and disentanglement(_means(model, factors.grids, config.batch_size), factors)
     probes = []
-    if config.probes and len(bootstrap.tasks) >= 4:
+    if config.probes and len(bootstrap.tasks) >= LEAST_TASKS:
         probes = probe_latents(mu, split.grids, split.task_ids, seed=config.seed)
     checks = [
         gate(counts, baselines[MODAL], bootstrap),
@@ -178,6 +135,7 @@ def evaluate_vae(
         kl_per_dimension=kl.double().mean(0).tolist(),
         active={
             "dimensions": mu.shape[1],
+            "reached": use.dimensions,
             "by_kl": int(active_by_kl(mu, logvar).sum()),
             "by_variance": int(active_by_variance(mu).sum()),
         },
@@ -187,29 +145,6 @@ def evaluate_vae(
         disentanglement=axes,
         grids=table.assign(bits_per_cell=bits_per_cell(counts["nll"] + counts["kl"], counts["inside"])),
     )
-
-
-def write_metrics(path: str | Path, evaluations: Sequence[Evaluation], **settings: Config | Mapping[str, Any]) -> Path:
-    """Write results/metrics.json: every evaluation by the name of its split, under the settings that made them.
-
-    `settings` are configs by name: `model=`, `corpus=`, `evaluation=`, ... Strict JSON: NaN and infinity are null.
-    """
-    path = Path(path)
-    names = [evaluation.split for evaluation in evaluations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Evaluations of {', '.join(names)}; give each split once, or another `name` to evaluate_vae.")
-    content = {
-        "config": {name: _json(value) for name, value in settings.items()},
-        "results": {evaluation.split: evaluation.content() for evaluation in evaluations},
-    }
-    if path.is_file():  # splits judged before, under equal settings, stay
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["config"] == json.loads(json.dumps(content["config"])):
-            content["results"] = kept["results"] | content["results"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
 
 
 def _bounds(
@@ -231,7 +166,7 @@ def _bounds(
     }
     if not config.iwae_samples:
         return found, 0
-    few = split.subset(_spread(len(split), config.iwae_grids))
+    few = split.subset(split.spread(config.iwae_grids))
     parts = [
         importance_bound(model, batch, nll, samples=config.iwae_samples, generator=generator)
         for batch in few.batches(config.batch_size)
@@ -248,16 +183,8 @@ def _reconstructed(model: nn.Module, batches: Sequence[Batch]) -> np.ndarray:
     return torch.cat(found).cpu().numpy()
 
 
-def _encoded(model: nn.Module, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-    """mu and logvar (N, D), on the CPU."""
-    parts = [model.encode(batch["grids"].to(place(model))) for batch in batches]
-    mu, logvar = (torch.cat([part[i].float().cpu() for part in parts]) for i in range(2))
-    return mu, logvar
-
-
-def _encode(model: nn.Module, grids: np.ndarray, batch_size: int) -> Tensor:
-    parts = torch.from_numpy(grids).split(batch_size)
-    return _encoded(model, [{"grids": part} for part in parts])[0]
+def _means(model: nn.Module, grids: np.ndarray, batch_size: int) -> Tensor:
+    return encoded(model, [{"grids": part} for part in torch.from_numpy(grids).split(batch_size)])[0]
 
 
 def _nll(
@@ -272,11 +199,6 @@ def _nll(
     return torch.cat(parts).numpy()
 
 
-def _spread(count: int, most: int | None) -> np.ndarray:
-    """At most so many of `count` rows, evenly spread, in order."""
-    return np.arange(count) if most is None or count <= most else np.linspace(0, count - 1, most).round().astype(int)
-
-
 @contextlib.contextmanager
 def _evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
     """Models in evaluation mode, and afterwards each module in the mode it was found in."""
@@ -288,22 +210,3 @@ def _evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _percent(one: Estimate) -> str:
-    return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Config):
-        return _json(value.model_dump(mode="json"))
-    if is_dataclass(value):
-        derived = {name: getattr(value, name) for name in DERIVED} if isinstance(value, LatentUse) else {}
-        return _json(asdict(value) | derived)
-    if isinstance(value, Mapping):
-        return {str(key): _json(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(one) for one in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -21,7 +21,7 @@ from utils.vae.decoded import Decoded
 from utils.vae.latents import place
 from utils.vae.model import gaussian_kl
 
-LOW, HIGH = -3.0, 3.0  # ends of a traversal: 99.7% of the prior lies between them
+LOW, HIGH = -3.0, 3.0  # ends of a traversal, where the grid's own latent lies between: 99.7% of the prior does
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class Traversal:
     labels: list[str]
     nats: np.ndarray
     """KL of each dimension for this grid (K,)"""
+    own: np.ndarray
+    """where the grid's own latents lie (K,)"""
     values: np.ndarray
-    """what the dimension is set to (S,)"""
+    """what each dimension is set to (K, S)"""
     canvases: np.ndarray
     """(K, S, 30, 30) uint8"""
 
@@ -87,8 +89,9 @@ def traverse(
     steps: int = 7,
     group: str | None = None,
 ) -> Traversal:
-    """Move one latent at a time from -3 to 3, the others at the posterior mean of a canvas (30, 30) or a grid (h, w).
+    """Move one latent at a time, the others at the posterior mean of a canvas (30, 30) or a grid (h, w).
 
+    From -3 to 3; where the grid's own latent lies beyond, from there or up to there (`ends`).
     Moved are `dimensions`, or else the `count` with most KL for this grid, of all or of one `group` of the config's.
     """
     canvas = as_canvas(canvas)
@@ -97,18 +100,25 @@ def traverse(
     if dimensions is None:
         among = model.config.groups[group] if group else slice(0, len(nats))
         dimensions = (nats[among].topk(min(count, len(nats[among]))).indices + among.start).tolist()
-    values = torch.linspace(LOW, HIGH, steps)
+    own = mu[0, dimensions].float().cpu()
+    values = torch.stack([torch.linspace(*ends(at), steps) for at in own.tolist()])  # (K, S)
     z = mu.repeat(len(dimensions) * steps, 1)  # (K * S, D)
-    z[torch.arange(len(z)), torch.tensor(dimensions).repeat_interleave(steps)] = values.repeat(len(dimensions)).to(z)
+    z[torch.arange(len(z)), torch.tensor(dimensions).repeat_interleave(steps)] = values.flatten().to(z)
     return Traversal(
         grid=canvas,
         unmoved=model.decode(mu).mode[0].cpu().numpy(),
         dimensions=list(dimensions),
         labels=[dimension_label(model.config, dimension) for dimension in dimensions],
         nats=nats[dimensions].numpy(),
+        own=own.numpy(),
         values=values.numpy(),
         canvases=model.decode(z).mode.cpu().numpy().reshape(len(dimensions), steps, SIDE, SIDE),
     )
+
+
+def ends(own: float) -> tuple[float, float]:
+    """How far a latent is moved that lies at `own`: from -3 to 3, and as far as itself."""
+    return min(LOW, own), max(HIGH, own)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ TITLES = {"task_id": "task", "colours": "number of colours", "background": "back
 def plot_traversals(
     model: nn.Module, split: GridSplit, row: int = 0, *, count: int = 6, steps: int = 7, group: str | None = None
 ) -> Figure:
-    """A line for each of the latents with most KL of one grid of a split, moved alone from -3 to 3.
+    """A line for each of the latents with most KL of one grid of a split, moved alone as far as `explore.ends` says.
 
     The first column is the reconstruction, nothing moved. `group` limits the latents to one of the config's groups:
     overall, colours, map.
@@ -44,12 +44,14 @@ def plot_palette(
     """One grid with its palette latents changed and all others left: colours change, the structure stays.
 
     The first line has the palettes of other grids of the split (`others`, else the next seven that have as many
-    colours or more); then the `count` palette latents with most KL move from -3 to 3. Raises ValueError for an
-    architecture without a palette.
+    colours or more; none where the split has one grid); then the `count` palette latents with most KL move as in
+    `plot_traversals`. Raises ValueError for an architecture without a palette.
     """
     palette_group(model.config)
     others = _colourful(split, row) if others is None else list(others)
     moved = traverse(model, split.grids[row], count=count, steps=7, group="colours")
+    if not others:
+        return _plot_traversal(moved)
     painted = repaint(model, split.grids[row], split.grids[others])
     return _plot_traversal(moved, first=("palettes of\nother grids", painted))
 
@@ -140,9 +142,11 @@ def _plot_traversal(moved: Traversal, first: tuple[str, np.ndarray] | None = Non
             line[0].set_ylabel(name, fontsize=SMALL + 1)
             if not number:
                 line[0].set_title("as it is", fontsize=SMALL + 1)
-            if number == (first is not None):
-                for ax, value in zip(line[1:], moved.values):
-                    ax.set_title(f"{value:+.2g}" if value else "0", fontsize=SMALL + 1)
+        headed = None
+        for line, values in zip(axes[first is not None :], moved.values.tolist()):
+            for ax, value in zip(line[1:], values if values != headed else ()):  # where they are those above, not again
+                ax.set_title(f"{value:+.2g}" if value else "0", fontsize=SMALL + 1)
+            headed = values
         return axes.flat[0].figure
 
 

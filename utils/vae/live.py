@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from utils.arc.grids import from_canvas, to_canvas
-from utils.core.check import Check
 from utils.core.plots import plot_grid
 from utils.training.callbacks import Sampler
-from utils.vae.explore import HIGH, LOW, parse_grid, traverse
+from utils.vae.explore import ends, parse_grid, traverse
 from utils.vae.filling import as_split
-from utils.vae.latent_plots import plot_palette, plot_traversals
+from utils.vae.latent_plots import plot_traversals
 from utils.vae.latents import place
 from utils.vae.plots import plot_history
 
@@ -68,11 +67,9 @@ def slide_latents(model: nn.Module, split: GridSplit, row: int = 0, *, count: in
     from IPython.display import display
 
     moved = traverse(model, split.grids[row], count=count)
-    with torch.no_grad():
-        mean, _ = model.encode(torch.from_numpy(moved.grid)[None].to(place(model)))
     sliders = {
-        label: ipywidgets.FloatSlider(at, min=min(LOW, at), max=max(HIGH, at), step=0.1, description=label)
-        for label, at in zip(moved.labels, mean[0, moved.dimensions].tolist())
+        label: ipywidgets.FloatSlider(at, min=ends(at)[0], max=ends(at)[1], step=0.1, description=label)
+        for label, at in zip(moved.labels, moved.own.tolist())
     }
 
     def show(**values: float) -> None:
@@ -80,13 +77,6 @@ def slide_latents(model: nn.Module, split: GridSplit, row: int = 0, *, count: in
         display(plot_grid(decoded_at(model, moved.grid, numbers)))
 
     return ipywidgets.VBox([*sliders.values(), ipywidgets.interactive_output(show, sliders)])
-
-
-def palette_moved(model: nn.Module, split: GridSplit, row: int = 0) -> Any:
-    """`plot_palette`, or for an architecture without a palette a skipped `Check` that says why."""
-    if model.config.architecture == "palette":
-        return plot_palette(model, split, row)
-    return Check("palette latents", "skip", f"architecture {model.config.architecture} has none; take palette")
 
 
 def drawn(text: str) -> GridSplit:

@@ -79,11 +79,12 @@ def _plot_kl_and_beta(metrics: pandas.DataFrame, ax: Axes) -> None:
         ax.legend(handles=lines, fontsize="small", loc="lower right")
 
 
-def plot_kl(kl_per_dimension: Sequence[float], config: VAEConfig) -> Figure:
+def plot_kl(kl_per_dimension: Sequence[float], config: VAEConfig, reached: int | None = None) -> Figure:
     """Mean KL of each dimension, sorted, in nats a grid; and its sum over the channels at each place of the 8x8 map.
 
     A place covers 4x4 cells. Small grids do not reach the far places, which then cost nothing, and the mean is over
-    grids of all sizes. The dense architecture's latents have no place, so its figure has the first panel alone.
+    grids of all sizes; `reached` says how many dimensions some grid has (None: all). The dense architecture's latents
+    have no place, so its figure has the first panel alone.
     """
     kl = np.asarray(kl_per_dimension, float)
     if kl.shape != (config.latent_size,):
@@ -98,7 +99,7 @@ def plot_kl(kl_per_dimension: Sequence[float], config: VAEConfig) -> Figure:
         ax.axhline(ACTIVE_KL, color="black", linestyle=":", linewidth=1)
         ax.text(0.02 * len(kl), ACTIVE_KL, f"active above {ACTIVE_KL} nats", va="bottom", fontsize="small")
         where = ", ".join(f"{name} {nats:.1f}" for name, nats in groups.items())
-        ax.set(title=f"{active} of {len(kl)} dimensions active\nnats: {where}", xlim=(0, len(kl)))
+        ax.set(title=f"{active} of {reached or len(kl)} dimensions active\nnats: {where}", xlim=(0, len(kl)))
         ax.set(xlabel="dimensions, most KL first", ylabel="KL, nats a grid")
         ax.set_yscale("symlog", linthresh=ACTIVE_KL)
         ax.set_ylim(bottom=0)

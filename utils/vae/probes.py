@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.arc.grids import COLOURS, OUTSIDE
+from utils.arc.grids import COLOURS, sizes
 from utils.vae.metrics import modal_colours
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 STEPS = 30  # of L-BFGS
+LEAST_TASKS = 4  # to fit, choose and score on different ones
 
 Measure = Literal["R2", "accuracy"]
 
@@ -45,10 +46,10 @@ def properties(canvases: np.ndarray) -> dict[str, tuple[Measure, np.ndarray]]:
     The background is the modal colour; symmetric is a grid that some mirror or turn other than the identity leaves as
     it is.
     """
-    inside = canvases != OUTSIDE
+    heights, widths = sizes(canvases)
     numbers = {
-        "height": inside[:, :, 0].sum(1),
-        "width": inside[:, 0, :].sum(1),
+        "height": heights,
+        "width": widths,
         "colours": sum((canvases == colour).any((1, 2)).astype(int) for colour in range(COLOURS)),
     }
     classes = {"background": modal_colours(canvases).numpy(), "symmetric": symmetric(canvases)}
@@ -61,8 +62,8 @@ def properties(canvases: np.ndarray) -> dict[str, tuple[Measure, np.ndarray]]:
 def symmetric(canvases: np.ndarray) -> np.ndarray:
     """Whether a mirror or turn other than the identity leaves each grid (N,) as it is."""
     found = np.zeros(len(canvases), bool)
-    for row, canvas in enumerate(canvases):
-        grid = canvas[: (canvas[:, 0] != OUTSIDE).sum(), : (canvas[0] != OUTSIDE).sum()]
+    for row, (canvas, height, width) in enumerate(zip(canvases, *sizes(canvases))):
+        grid = canvas[:height, :width]
         images = (grid[::-1], grid[:, ::-1], grid[::-1, ::-1])
         if grid.shape[0] == grid.shape[1]:
             turned = np.rot90(grid)
@@ -88,8 +89,10 @@ def probe(
     the one that does best on a fifth of the tasks fitted on. Raises ValueError where there are under four tasks.
     """
     tasks, member = np.unique(np.asarray(task_ids), return_inverse=True)
-    if len(tasks) < 4:
-        raise ValueError(f"{len(tasks)} tasks; a probe needs at least 4, to fit and score on different ones.")
+    if len(tasks) < LEAST_TASKS:
+        raise ValueError(
+            f"{len(tasks)} tasks; a probe needs at least {LEAST_TASKS}, to fit and score on different ones."
+        )
     place = np.random.default_rng(seed).permutation(len(tasks))[member] / len(tasks)  # of each grid's task, in [0, 1)
     scored, chosen_on = place >= 0.5, place < 0.1 + 0.5 / len(tasks)
     x = features.detach().double().cpu()

@@ -7,6 +7,7 @@ shared with recipes of other kinds (`training.runs`) and the models beside it at
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable, Iterable
@@ -14,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint, Checkpoints
-from utils.core.config import Config, ConfigError, digest
+from utils.core.config import Config, ConfigError, digest, flatten, parse_overrides
 from utils.core.notebook import Settings
 from utils.core.run import Run
 from utils.training.config import TrainConfig
 from utils.training.objectives import Objective
 from utils.training.result import Result
 from utils.training.runs import best_checkpoint, find_recipe, newest_checkpoint, taken_up, train_model
-from utils.vae.config import VAEConfig
+from utils.vae.config import VAEConfig, readable
 from utils.vae.corpus import CorpusConfig, build_corpus
 from utils.vae.data import GridData
 from utils.vae.evaluate import EvaluationConfig
@@ -34,6 +35,7 @@ from utils.vae.model import BetaVAE
 from utils.vae.objective import make_elbo
 from utils.vae.sampler import SamplerConfig
 
+log = logging.getLogger(__name__)
 SCALES = {"smoke": "vae_smoke", "standard": "vae", "full": "vae_full"}
 
 
@@ -57,21 +59,40 @@ class VAERecipe(Config):
     beta_steps: int = Field(600, ge=1)
     """training steps of each of those models"""
 
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.sampler.kind == "autoregressive" and "map" not in self.model.groups:
+            raise ValueError(
+                f"sampler.kind autoregressive draws a map of latents, and architecture {self.model.architecture} has"
+                " none; drop it, or take mixture"
+            )
+        return self
+
     def identity(self) -> str:
         return digest([self.name, self.corpus.fingerprint(), self.model.arithmetic(), self.train.arithmetic()])
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> VAERecipe:
-    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
-    return VAERecipe.load(find_recipe(path), overrides)
+    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides.
 
-
-def require_rows(data: GridData, *rows: int) -> None:
-    """Raise ConfigError where the validation split has no such rows."""
-    count = len(data.validation)
-    for row in rows:
-        if not 0 <= row < count:
-            raise ConfigError(f"Row {row} of the validation split was asked for, which has rows 0 to {count - 1}.")
+    Where an override takes another architecture or schedule, those of the file's settings that it does not read are
+    left out, and that is said; such a setting among the overrides is refused.
+    """
+    file, overrides = find_recipe(path), list(overrides)
+    given = parse_overrides(overrides).get("model")
+    choices = ("architecture", "schedule") if isinstance(given, dict) else ()
+    chosen = {name: given[name] for name in choices if name in given}
+    if not chosen:
+        return VAERecipe.load(file, overrides)
+    values = VAERecipe.load(file).model_dump(mode="json", exclude_unset=True)
+    model = values.get("model", {})
+    values["model"] = readable(model | chosen)
+    dropped = ", ".join(name for name in model if name not in values["model"])
+    if dropped:
+        by = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        log.info("Left out of %s, since %s does not read them: %s.", file.name, by, dropped)
+    own = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flatten(values)]
+    return VAERecipe.load(None, [*own, *overrides])
 
 
 def recipe_from_form(form: Settings) -> VAERecipe:

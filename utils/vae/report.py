@@ -17,11 +17,13 @@ from torch import nn
 from utils.core.run import Run
 from utils.training.report import markdown_table, write_page
 from utils.vae.betas import Betas, train_betas
-from utils.vae.evaluate import Evaluation, evaluate_vae, write_metrics
+from utils.vae.evaluate import evaluate_vae
+from utils.vae.evaluation import Evaluation, write_metrics
 from utils.vae.grid_plots import plot_samples
 from utils.vae.plots import plot_history
 from utils.vae.recipes import VAERecipe, open_trained
-from utils.vae.samples import Samples, draw_samples, samplers_of
+from utils.vae.samples import Samples, draw_samples
+from utils.vae.sampling import samplers_of
 from utils.vae.tables import metric_card
 
 if TYPE_CHECKING:
@@ -90,10 +92,16 @@ def write_report(
         f"## Likelihood\n\nNats a grid, and bits a cell inside grids.\n\n{markdown_table(bounds_table(evaluations))}",
         f"## Samples\n\nThe first sampler is the recipe's.\n\n{markdown_table(samples.table)}\n\n"
         "![samples](figures/samples.png)",
-        f"## Rate and distortion\n\nNats a grid on the validation split.\n\n{markdown_table(betas.table)}",
+        f"## Rate and distortion\n\n{_rates(betas)}",
     ]
     commands = [f"vae evaluate {folder}", f"vae sample {folder}", f"vae train {folder}/config.yaml --root {root}"]
     return write_page(run, results, commands)
+
+
+def _rates(betas: Betas) -> str:
+    if betas.table.empty:
+        return "No model was trained at another beta: the recipe's `betas` are empty."
+    return f"Nats a grid on the validation split.\n\n{markdown_table(betas.table)}"
 
 
 def bounds_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:

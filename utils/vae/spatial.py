@@ -143,6 +143,15 @@ def inside(heights: Tensor, widths: Tensor, side: int, step: int) -> Tensor:
     return ((place < heights[:, None])[:, :, None] & (place < widths[:, None])[:, None, :])[:, None]
 
 
+def reached(config: VAEConfig, heights: Tensor, widths: Tensor) -> Tensor:
+    """Which latents (D,) some grid of these sizes (B,) reaches: all but those of the places outside every grid."""
+    found = torch.ones(config.latent_size, dtype=torch.bool)
+    if "map" in config.groups:
+        places = inside(heights, widths, PLACES * PATCH, PATCH).flatten(1).any(0).cpu()  # (64,)
+        found[config.groups["map"]] = places.repeat(config.channels)
+    return found
+
+
 def edges(heights: Tensor, widths: Tensor, side: int, step: int) -> Tensor:
     """Where each square of `step` cells lies in its grid: (B, S / step, S / step, 8).
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas
 
-from utils.vae.evaluate import Evaluation
 from utils.vae.latents import bits_per_cell
+
+if TYPE_CHECKING:
+    from utils.vae.evaluation import Evaluation
 
 CARD = {
     "all": "all cells",
@@ -29,7 +31,7 @@ def metric_card(results: Mapping[str, Evaluation | Mapping[str, Any]]) -> pandas
     """
     rows = {}
     for split, result in results.items():
-        content = result.content() if isinstance(result, Evaluation) else result
+        content = result if isinstance(result, Mapping) else result.content()
         for name, found in {"this model": content["reconstruction"], **content["baselines"]}.items():
             rows[split, name] = {title: _percent(found[key]) for key, title in CARD.items()}
     if not rows:
