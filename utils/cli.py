@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from utils.core.options import Recipe, Resume, Resuming, RunPath, Split
+from utils.rl.commands import app as ppo
 from utils.vae.commands import app as vae
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(vae, name="vae")
+app.add_typer(ppo, name="ppo")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
 Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
@@ -185,13 +187,17 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("utils").setLevel(logging.INFO)
     from utils.arc.grids import GridError
+    from utils.arc.programs import ProgramsError
+    from utils.arc.prompts import PromptError
     from utils.arc.tasks import TaskError
     from utils.core.checkpoints import CheckpointError
     from utils.core.config import ConfigError
     from utils.core.run import RunError
+    from utils.rl.sandbox import SandboxError
 
+    known = (ConfigError, RunError, CheckpointError, GridError, TaskError, PromptError, ProgramsError, SandboxError)
     try:
         app()
-    except (ConfigError, RunError, CheckpointError, GridError, TaskError) as error:
+    except known as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -274,3 +274,16 @@ def test_search_finds_a_program_for_every_task_made_of_one_step(examples):
 def test_search_refuses_depths_it_does_not_know():
     with pytest.raises(ValueError, match="expected 1 or 2"):
         search([], max_depth=3)
+
+
+def test_no_shown_grids_have_more_cells_than_they_may():
+    config = ProgramsConfig(max_depth=2, max_side=5)
+    made = generate(60, seed=0, config=config, max_cells=90)
+    cells = [
+        sum(grid.shape[0] * (grid.shape[1] + 1) for pair in example.task.train for grid in (pair.input, pair.output))
+        for example in made
+    ]
+    assert 60 < max(cells) <= 90
+    assert generate(1, seed=0, config=config, start=7, max_cells=90)[0].program == made[7].program
+    with pytest.raises(ProgramsError, match="or more than 20 cells"):
+        generate(1, seed=0, config=config.replace(max_draws=5), max_cells=20)

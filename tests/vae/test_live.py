@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from utils.arc.grids import from_canvas
+from utils.arc.grids import GridError, from_canvas
 from utils.vae import live
 from utils.vae.explore import ends, traverse
 from utils.vae.live import decoded_at, drawn, live_curves, slide_latents, standing
@@ -55,3 +55,9 @@ def test_a_typed_grid_is_a_split_of_one():
     split = drawn("012 345")
     assert len(split) == 1
     assert np.array_equal(from_canvas(split.grids[0]), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_drawing_that_is_no_grid_is_refused_by_the_name_of_its_field_and_none_is_none():
+    with pytest.raises(GridError, match=r"^drawing: 'x' at row 1.*leave it empty"):
+        drawn("012 34x")
+    assert drawn("  ") is None

@@ -17,6 +17,7 @@ from utils.arc.grids import to_canvas  # noqa: E402
 from utils.core.check import Check  # noqa: E402
 from utils.vae.config import VAEConfig, readable  # noqa: E402
 from utils.vae.filling import as_split  # noqa: E402
+from utils.vae.live import drawn  # noqa: E402
 from utils.vae.model import BetaVAE  # noqa: E402
 from utils.vae.sections import (  # noqa: E402
     compared,
@@ -25,6 +26,7 @@ from utils.vae.sections import (  # noqa: E402
     plane,
     probed,
     rate_distortion,
+    reconstructed,
     rows_shown,
 )
 
@@ -76,10 +78,17 @@ def test_no_section_stops_the_notebook_on_three_tasks_of_tiny_grids_without_othe
 
 def test_rows_that_are_not_there_are_said_to_be_replaced(caplog):
     split = split_of([[1]], [[2, 3]])
-    assert rows_shown(split, 0, 1) == [0, 1]
+    assert rows_shown(split, first_grid=0, second_grid=1) == [0, 1]
     assert not caplog.messages
-    assert rows_shown(split, 12, -1) == [1, 0]
-    assert caplog.messages[0] == "Row 12 was asked for, and there are rows 0 to 1: row 1 is shown."
+    assert rows_shown(split, first_grid=12, second_grid=-1) == [1, 0]
+    assert caplog.messages[0] == "first_grid is 12, and the validation split has rows 0 to 1: row 1 is shown."
+    assert caplog.messages[1].startswith("second_grid is -1")
+
+
+def test_without_a_drawing_the_section_says_so(vae_recipe):
+    model = model_of(vae_recipe)
+    assert is_skipped(reconstructed(model, drawn(" ")), "`drawing` is empty")
+    assert reconstructed(model, drawn("01 23")).axes
 
 
 def test_without_other_betas_there_is_nothing_to_compare():

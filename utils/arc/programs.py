@@ -104,7 +104,10 @@ class Example:
 
 
 def content_key(task: Task) -> bytes:
-    """16 bytes, equal for tasks of the same pairs, in whatever order and whether shown or hidden."""
+    """16 bytes, equal for tasks of the same pairs, in whatever order and whether shown or hidden.
+
+    `arc.duplicates.content_key` tells shown from hidden pairs; here a task whose hidden pairs were shown is no new one.
+    """
     pairs = []
     for pair in (*task.train, *task.test):
         digest = hashlib.blake2b(digest_size=16)
@@ -122,12 +125,14 @@ def generate(
     start: int = 0,
     exclude: Set[bytes] = frozenset(),
     exclude_programs: Set[str] = frozenset(),
+    max_cells: int | None = None,
 ) -> list[Example]:
     """Examples number `start` to `start + count - 1` of the sequence that `seed` and `config` make.
 
-    Each is drawn from (seed, its number), and drawn again while its content key is in `exclude`, its program in
+    Each is drawn from (seed, its number), and drawn again while its key is in `exclude`, its program in
     `exclude_programs`, or its content was made before in this call. So any slice can be made alone, and tasks (or
-    programs) kept apart from those of other examples. Raises `ProgramsError` where `max_draws` draws do not suffice.
+    programs) kept apart from those of other examples. `max_cells` is as in `generate_task`. Raises `ProgramsError`
+    where `max_draws` draws do not suffice.
     """
     if count < 0 or start < 0 or seed < 0:
         raise ProgramsError(f"count={count}, start={start}, seed={seed}; expected whole numbers of 0 or more")
@@ -135,7 +140,8 @@ def generate(
     examples = []
     for number in range(start, start + count):
         for again in range(config.max_draws):
-            example = generate_task(np.random.default_rng((seed, number, again) if again else (seed, number)), config)
+            rng = np.random.default_rng((seed, number, again) if again else (seed, number))
+            example = generate_task(rng, config, max_cells=max_cells)
             key = content_key(example.task)
             if key not in made and key not in exclude and example.program not in exclude_programs:
                 break
@@ -149,12 +155,15 @@ def generate(
     return examples
 
 
-def generate_task(rng: np.random.Generator, config: ProgramsConfig = ProgramsConfig()) -> Example:
+def generate_task(
+    rng: np.random.Generator, config: ProgramsConfig = ProgramsConfig(), *, max_cells: int | None = None
+) -> Example:
     """A program, and a task from which it can be told; drawn again until the pairs show all of it.
 
     The outputs differ from their inputs and from one another (`dsl_draw`); without any one step, and with any number
     changed, the program would be wrong on a shown pair; and no other program of one step is right on all shown pairs,
-    but where it is one for one and right on the hidden pairs, too (`dsl_shown`).
+    but where it is one for one and right on the hidden pairs, too (`dsl_shown`). The shown grids have at most
+    `max_cells` cells together, the end of each row counted as one.
     """
     random = Random(int(rng.integers(1 << 63)))
     names = config.primitives or NAMES
@@ -174,12 +183,18 @@ def generate_task(rng: np.random.Generator, config: ProgramsConfig = ProgramsCon
             if pairs is None:
                 continue
             shown, hidden = pairs[: config.train_pairs], pairs[config.train_pairs :]
+            if max_cells is not None and sum(_cells(grid) for pair in shown for grid in pair) > max_cells:
+                continue
             if needed(steps, shown, colours) and not ambiguous(steps, shown, hidden):
                 return _example(steps, shown, hidden)
     raise ProgramsError(
         f"no task found in {config.max_draws} programs of depth {depth}; allow more primitives, longer sides or more"
-        " colours, or raise max_draws"
+        " colours, or raise max_draws" + (f"; or more than {max_cells} cells" if max_cells is not None else "")
     )
+
+
+def _cells(grid: Grid) -> int:
+    return len(grid) * (len(grid[0]) + 1)
 
 
 def _example(steps: Steps, *parts: list[tuple[Grid, Grid]]) -> Example:

@@ -15,10 +15,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVE = Path("/content/drive")
@@ -172,3 +176,26 @@ def secret(name: str) -> str | None:
         return userdata.get(name)
     except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
         return None
+
+
+def redrawing(draw: Callable[[], Figure]) -> Callable[[], None]:
+    """A call that draws a figure anew in the place of the one before, in a notebook; elsewhere it does nothing."""
+    shown: list[Any] = []
+
+    def redraw() -> None:
+        if not displays():
+            return
+        from IPython.display import display
+
+        if shown:
+            shown[0].update(draw())
+        else:
+            shown.append(display(draw(), display_id=True))
+
+    return redraw
+
+
+def displays() -> bool:
+    """Whether a front end shows what is displayed; a plain terminal shows figures as their names only."""
+    ipython = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(ipython, "kernel", None) is not None

@@ -45,7 +45,7 @@ class Trunk(Model):
         past = cache.length if cache is not None else 0
         refuse_beyond(self.config.context_length, past + T)
         positions = places(attention_mask, past, T, input_ids.device)
-        x = self.embedding(input_ids)  # (B, T, C)
+        x = self.embed(input_ids)  # (B, T, C)
         rotation = None
         if self.config.positions == "learned":
             x = x + self.positions(positions)
@@ -61,6 +61,10 @@ class Trunk(Model):
         if cache is not None:
             cache.length += T
         return self.norm(x)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """The tokens' embeddings, (B, T) -> (B, T, C), before anything of their positions."""
+        return self.embedding(input_ids)
 
     def _mask(self, attention_mask: Tensor | None, past: int, T: int, x: Tensor) -> Tensor | None:
         """What may be attended: None where `causal` alone says it all, else (B or 1, 1 or nh, T, S)."""

@@ -62,12 +62,12 @@ class Interrupts:
             signal.raise_signal(self.received)
 
 
-def progress_bar(total: int, done: int, *, disable: bool = False):
+def progress_bar(total: int, done: int, *, unit: str = "step", disable: bool = False):
     """A text bar on stdout, which every front end and a log can show."""
     from tqdm import tqdm
 
     return tqdm(
-        total=total, initial=done, unit="step", file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5
+        total=total, initial=done, unit=unit, file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5
     )
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.core import repro
-from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.checkpoints import Checkpoint
 from utils.core.device import Compute, choose, keep_freed_memory, make_fabric
 from utils.core.run import Run, RunError
 from utils.core.tracking import Tracking
@@ -31,6 +31,7 @@ from utils.training.evaluate import Data, evaluate
 from utils.training.objectives import IGNORED, Batch, Objective, count_targets, micro_batches, shard
 from utils.training.optim import learning_rate, make_optimizer
 from utils.training.result import Result
+from utils.training.saver import Saver
 from utils.training.speed import Speed
 from utils.training.state import Progress, TrainState
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
-RETRY_SECONDS = 30.0
 
 
 class NonFiniteError(RunError):
@@ -64,14 +64,12 @@ def fit(
     """
     compute = choose(config.device, config.precision)
     fabric = fabric or make_fabric(compute)
-    if "FSDP" in type(fabric.strategy).__name__:
-        raise RunError("fit saves whole models, so it takes one device or DDP; FSDP shards them. Use strategy='ddp'.")
     with contextlib.ExitStack() as stack:
         if fabric.is_global_zero:
             stack.enter_context(run.locked())
         session = _Session(model, objective, data, run, config, compute, fabric)
         interrupts = stack.enter_context(Interrupts())
-        newest = fabric.broadcast(session.checkpoints.last() if fabric.is_global_zero else None)
+        newest = session.saver.newest()
         if newest is not None:
             session.state.restore(newest.load())
         elif parent is not None:
@@ -106,9 +104,7 @@ class _Session:
         self.validation: dict[str, float] = {}
         self.evaluated_at = -1
         self.weights_step = 0
-        self.saved_at = self.tried_at = time.monotonic()
-        self.refused = False  # by the disk, the last time
-        self.checkpoints = Checkpoints(run.path / "checkpoints", keep_last=config.keep_last, keep_best=config.keep_best)
+        self.saver = Saver(run, config, fabric)
         self.total = config.max_steps or sum(
             data.train.num_batches(config.batch_size, seed=config.seed, epoch=epoch)
             for epoch in range(config.max_epochs)
@@ -262,55 +258,20 @@ class _Session:
             progress.evaluations_since += 1
             if config.patience and progress.evaluations_since >= config.patience and not progress.finished:
                 progress.finished = f"stopped early after {progress.step} steps"
-        if not self.fabric.is_global_zero:
-            return False
-        try:
-            judged = sorted(one.metric for one in self.checkpoints.all() if one.metric is not None)
-        except OSError as error:
-            log.warning("The checkpoints cannot be read: %s. Training goes on.", error)
-            return True
-        return len(judged) < config.keep_best or loss < judged[config.keep_best - 1]
+        return self.saver.among_best(loss)
 
     # Checkpoints
 
     def _checkpoint(self, wanted: bool, final: bool) -> None:
-        """Write one where it is wanted or due. A refusing disk is reported and tried again; at the end it raises."""
-        config, step, now = self.config, self.progress.step, time.monotonic()
-        due = (
-            (wanted or final)
-            or (config.checkpoint_every is not None and step % config.checkpoint_every == 0)
-            or (config.checkpoint_minutes is not None and now - self.saved_at >= 60 * config.checkpoint_minutes)
-            or (self.refused and now - self.tried_at >= RETRY_SECONDS)
-        )
-        if not self.fabric.broadcast(due):
-            return
-        state = self.state.capture()
-        if not self.fabric.is_global_zero:
-            return
-        judged = self.evaluated_at == step and math.isfinite(self.validation["loss"])
-        metric = self.validation["loss"] if judged else None
-        for attempt in range(3 if final else 1):
-            time.sleep(attempt)
-            self.tried_at = time.monotonic()
-            try:
-                self.checkpoints.save(step, state, metric)
-            except OSError as error:
-                self.refused = True
-                log.warning("%s Training goes on, and tries again.", error)
-            else:
-                self.saved_at, self.refused = self.tried_at, False
-                return
-        if final:
-            raise OSError(
-                f"The last checkpoint, of step {step}, could not be written to {self.checkpoints.folder}. The model"
-                " in memory holds its weights. Make room or bring the folder back, and run the same cell again: it goes"
-                " on from the newest checkpoint there."
-            )
+        """Write one where it is wanted or due."""
+        step = self.progress.step
+        if self.saver.due(step, wanted=wanted or final):
+            judged = self.evaluated_at == step and math.isfinite(self.validation["loss"])
+            self.saver.save(step, self.state.capture(), self.validation["loss"] if judged else None, final=final)
 
     def keep_best_weights(self) -> None:
         """Leave the weights of the best evaluation in the model, if the config says so."""
-        mine = self.config.restore_best and self.fabric.is_global_zero  # the others wait until it is written
-        best = self.fabric.broadcast(self.checkpoints.best() if mine else None)
+        best = self.saver.best() if self.config.restore_best else None
         if best is not None and best.step != self.weights_step:
             self.model.load_state_dict(best.load()["model"])
             self.weights_step = best.step

@@ -11,13 +11,13 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint
-from utils.core.config import Config, ConfigError, digest
+from utils.core.config import ConfigError, digest
 from utils.core.device import choose, make_fabric
 from utils.core.notebook import Settings
 from utils.core.run import Run
@@ -29,6 +29,7 @@ from utils.models.transformer import GPT
 from utils.training.callbacks import Sampler, text_sampler
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
+from utils.training.families import FamilyRecipe
 from utils.training.objectives import next_token
 from utils.training.report import write_report
 from utils.training.result import Result
@@ -46,8 +47,10 @@ SIZES = {
 }
 
 
-class Recipe(Config):
+class Recipe(FamilyRecipe):
     """Everything that decides a run. What decides its weights is its `identity`."""
+
+    family: ClassVar[str] = "language model"
 
     name: str = "lm"
     """first part of the run folder's name"""
@@ -87,7 +90,6 @@ def recipe_from_form(form: Settings) -> Recipe:
         raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
     if form.model_size and form.model_size not in SIZES:
         raise ConfigError(f"model_size={form.model_size!r}: expected one of {', '.join(SIZES)}, or nothing.")
-    base = load_recipe(SCALES[form.scale])
     sizes = SIZES.get(form.model_size, {})
     changes = {f"model.{name}": value for name, value in sizes.items()}
     if form.tokenizer in ("", "char", "bpe"):
@@ -100,8 +102,6 @@ def recipe_from_form(form: Settings) -> Recipe:
         "train.lr": form.learning_rate,
         "train.seed": form.seed,
     }
-    if form.max_steps and base.train.warmup_steps > form.max_steps:  # a short run keeps a short warm-up
-        changes["train.warmup_steps"] = max(1, form.max_steps // 10)
     filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
     return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
 

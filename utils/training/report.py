@@ -31,12 +31,14 @@ def write_report(run: Run, final: pandas.DataFrame, samples: Samples) -> Path:
     return write_page(run, results, commands)
 
 
-def write_page(run: Run, results: Sequence[str], commands: Sequence[str]) -> Path:
+def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, best: str = "") -> Path:
     """Write `report.md` of any run: how far it came, the sections `results`, settings, environment, and how to use it.
 
-    `commands` are those of `python -m utils` that take it from here.
+    `commands` are those of `python -m utils` that take it from here; `best` says which weights are the best, where it
+    is not the validation loss that does.
     """
     metrics, stamp = run.metrics(), run.stamp
+    best = best or f"lowest validation loss at step {metrics['validation/loss'].idxmin():,}"
     parent = f", a branch of {run.parent_id}" if run.parent_id else ""
     git = stamp["git"] or {"commit": "none", "dirty": False}
     uses = [
@@ -45,7 +47,7 @@ def write_page(run: Run, results: Sequence[str], commands: Sequence[str]) -> Pat
     ]
     sections = [
         f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {metrics.index[-1]:,} steps,"
-        f" lowest validation loss at step {metrics['validation/loss'].idxmin():,}.",
+        f" {best}.",
         *results,
         f"## Settings\n\n```yaml\n{(run.path / 'config.yaml').read_text(encoding='utf-8')}```",
         f"## Environment\n\n{stamp['os']}, Python {stamp['python']}, device {stamp['device']},"

@@ -5,7 +5,9 @@ Leaves out what a recipe is and how its data and model are made (`training.recip
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +26,7 @@ from utils.training.fit import fit
 from utils.training.objectives import Objective
 from utils.training.result import Result
 
+log = logging.getLogger(__name__)
 CONFIGS = ROOT / "configs"
 D = TypeVar("D", bound=Data)
 
@@ -56,20 +59,68 @@ def train_model(
     sampler: Callable[[Run, D], Sampler] | None = None,
     parent: Checkpoint | None = None,
 ) -> Result:
-    """Prepare, build, take the run, `fit`. Of several processes the first prepares and takes the run for all."""
+    """Prepare, build, take the run, `fit`. Of several processes the first prepares and takes the run for all.
+
+    A branch (of the state in `parent`) whose model is of another shape is refused before it has a folder, and one that
+    fails before its first checkpoint leaves none.
+    """
     fabric = make_fabric(choose(config.device, config.precision))
     with fabric.rank_zero_first():
         data = prepare()
     model, objective = build(data)
+    if parent is not None:
+        _check_shapes(model, parent)
     path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
     run = Run.open(path)
     sample = sampler(run, data) if sampler else None
-    return fit(model, objective, data, run, config, sample=sample, parent=parent, fabric=fabric)
+    try:
+        return fit(model, objective, data, run, config, sample=sample, parent=parent, fabric=fabric)
+    except BaseException:
+        if parent is not None and fabric.is_global_zero and not Checkpoints(run.path / "checkpoints").all():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def _check_shapes(model: nn.Module, parent: Checkpoint) -> None:
+    """A branch takes over weights, so its model must be of their shapes; `ConfigError` where it is not."""
+    before = {name: tuple(value.shape) for name, value in parent.load()["model"].items()}
+    now = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if other:
+        raise ConfigError(
+            f"A branch takes over the weights of step {parent.step}, and these settings give a model of another shape"
+            f" ({other[0]} was {before.get(other[0])}, now {now.get(other[0])}; {len(other)} such weights). Leave out"
+            " the overrides of the model that change it, or train a new run with them."
+        )
 
 
 def best_checkpoint(run: Run) -> Checkpoint:
     """The checkpoint with the lowest validation loss, or the newest where none was evaluated."""
     return Checkpoints(run.path / "checkpoints").best() or newest_checkpoint(run)
+
+
+def substituted(run: Run, chosen: Checkpoint, *, by_loss: bool) -> str:
+    """What to tell where a damaged checkpoint came before the `chosen` one, by loss or else by age; or ""."""
+    damaged = sorted((run.path / "checkpoints").glob("step-*.damaged"))
+    better = [path for path in damaged if _before(run, path, chosen, by_loss)]
+    if not better:
+        return ""
+    names = ", ".join(path.name for path in better)
+    verb = "is" if len(better) == 1 else "are"
+    return (
+        f"The weights of step {chosen.step} stand in for better or newer ones: {names} in"
+        f" {run.path / 'checkpoints'} {verb} damaged and set aside."
+    )
+
+
+def _before(run: Run, damaged: Path, chosen: Checkpoint, by_loss: bool) -> bool:
+    step, metrics = int(damaged.stem.removeprefix("step-")), run.metrics()
+    if step == chosen.step:  # written again since
+        return False
+    if not by_loss or chosen.metric is None:
+        return step > chosen.step
+    losses = metrics["validation/loss"].dropna()
+    return bool(step in losses and losses[step] <= chosen.metric)
 
 
 def newest_checkpoint(run: Run) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.core import repro
+from utils.core.config import flatten
 from utils.core.run import RunError
 from utils.training.config import TrainConfig
 
@@ -52,17 +54,13 @@ class TrainState:
 
     def capture(self) -> dict[str, Any]:
         """What a checkpoint holds. A collective call: each process gives its generators' state."""
-        generators = [repro.rng_state()]
-        if self.fabric.world_size > 1:
-            generators = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(generators, repro.rng_state())
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             # The rate is a function of the step; what it was is kept for the record.
             "schedule": {"step": self.progress.step, "lr": self.optimizer.param_groups[0]["lr"]},
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "rng": generators,
+            "rng": generators(self.fabric),
             "progress": asdict(self.progress),
             "config": self.config.model_dump(mode="json"),
             "data": self.data,
@@ -94,25 +92,13 @@ class TrainState:
 
     def _put_back(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        # Our own settings stay: they are checked, or meant to differ; and `fused`, which says where the state of AdamW
-        # has to lie, may differ with the device.
-        own = [
-            {**saved, **{name: value for name, value in group.items() if name != "params"}}
-            for saved, group in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups)
-        ]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+        restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"]:  # empty in bf16 and fp32
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        if self.fabric.global_rank < len(state["rng"]):
-            repro.set_rng_state(state["rng"][self.fabric.global_rank])
+        restore_generators(self.fabric, state["rng"])
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        own, saved = self.config.arithmetic(), state["config"]
-        changed = [
-            f"train.{name} was {saved.get(name)!r}, now {value!r}"
-            for name, value in own.items()
-            if saved.get(name) != value
-        ]
+        changed = differences(state["config"], self.config.arithmetic(), "train.")
         if changed:
             raise RunError(
                 f"The run was trained with other settings: {'; '.join(changed)}. Put them back to go on with it, or"
@@ -123,3 +109,42 @@ class TrainState:
                 f"The run was trained on data {state['data']}, and this is {self.data}: the corpus, its tokenizer or"
                 " its splits have changed. Bring the data back, or start a new run."
             )
+
+
+def generators(fabric: Fabric) -> list[dict[str, Any]]:
+    """The state of every process's generators. A collective call."""
+    if fabric.world_size == 1:
+        return [repro.rng_state()]
+    found: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(found, repro.rng_state())
+    return found
+
+
+def restore_generators(fabric: Fabric, states: Sequence[Mapping[str, Any]]) -> None:
+    """Put back the generators of this process, where it was there before."""
+    if fabric.global_rank < len(states):
+        repro.set_rng_state(states[fabric.global_rank])
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put back an optimiser's moments, and leave its own settings.
+
+    They are checked, or meant to differ; and `fused`, which says where the state of AdamW has to lie, may differ with
+    the device.
+    """
+    groups = [
+        {**group, **{name: value for name, value in own.items() if name != "params"}}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups)
+    ]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+
+
+def differences(saved: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> list[str]:
+    """`train.lr was 0.01, now 0.02` for each of our `own` settings that is another among the `saved` ones."""
+    before = dict(flatten({name: saved[name] for name in own if name in saved}, prefix))
+    after = dict(flatten(own, prefix))
+    return [
+        f"{name} was {before.get(name)!r}, now {after.get(name)!r}"
+        for name in {**after, **before}
+        if before.get(name) != after.get(name)
+    ]

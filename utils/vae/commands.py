@@ -12,11 +12,16 @@ from utils.core.options import Recipe, Resume, Resuming, RunPath, Split
 
 if TYPE_CHECKING:
     from utils.training.result import Result
+    from utils.vae.recipes import VAERecipe
 
 app = typer.Typer(help="A beta-VAE over ARC grids.", no_args_is_help=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as model.beta=0.1")]
 Root = Annotated[Path, typer.Option(help="folder that runs and the corpus go to")]
+TEMPERATURE = (
+    "spread of the latents: below 1 likelier grids. At 0, normal and gaussian give one grid over and over, mixture the"
+    " centre of a cluster drawn at random, and autoregressive the likeliest map for a training grid drawn at random"
+)
 Step = Annotated[int | None, typer.Option(help="the checkpoint of this step; default: the one that training leaves")]
 
 
@@ -50,7 +55,8 @@ def train(
     """Train a recipe, or go on with its run where it stopped; then judge it, sample from it and report."""
     from utils.vae import recipes
 
-    _finish(recipes.train(recipes.load_recipe(recipe, overrides or ()), root, resume=resume.value))
+    loaded = recipes.load_recipe(recipe, overrides or ())
+    _finish(recipes.train(loaded, root, resume=resume.value), loaded)
 
 
 @app.command()
@@ -60,7 +66,8 @@ def resume(run: RunPath, overrides: Overrides = None) -> None:
     from utils.vae.recipes import VAERecipe, go_on
 
     opened = Run.open(run)
-    _finish(go_on(opened, VAERecipe.load(opened.path / "config.yaml", overrides or ())))
+    recipe = VAERecipe.load(opened.path / "config.yaml", overrides or ())
+    _finish(go_on(opened, recipe), recipe)
 
 
 @app.command()
@@ -83,7 +90,9 @@ def evaluate(
     others = kept_baselines(trained.recipe, trained.run.path.parent)
     found = judge(trained.model, trained.data(), trained.recipe, splits=splits, others=others)
     name = "metrics.json" if step is None else f"metrics-step-{step}.json"
-    path = write_results(output or trained.run.path / "results" / name, found, trained.recipe, trained.step)
+    path = write_results(
+        output or trained.run.path / "results" / name, found, trained.recipe, trained.step, trained.note
+    )
     print(metric_card(found).to_string())
     for name, evaluation in found.items():
         print("", name, *evaluation.checks, sep="\n")
@@ -94,11 +103,13 @@ def evaluate(
 def sample(
     run: RunPath,
     number: Annotated[int, typer.Option(min=1, help="grids to draw")] = 4,
-    temperature: Annotated[float, typer.Option(min=0, help="below 1: likelier grids")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0, help=TEMPERATURE)] = 1.0,
     sampler: Annotated[Kind | None, typer.Option(help="default: the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal grids")] = 0,
     step: Step = None,
-    output: Annotated[Path | None, typer.Option(help="an .npz file to write the canvases to")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="an .npz file to write the canvases to; its folder is made")
+    ] = None,
 ) -> None:
     """Print new grids, as rows of digits. The sampler is fitted at its first use, and kept in the run."""
     import numpy as np
@@ -116,12 +127,14 @@ def sample(
     for canvas in canvases:
         print("\n".join("".join(map(str, row)) for row in from_canvas(canvas)), end="\n\n")
     if output is not None:
-        np.savez_compressed(output, grids=canvases)
-        print(f"Canvases: {output.resolve()}")
+        path = output if output.suffix == ".npz" else output.with_name(f"{output.name}.npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, grids=canvases)
+        print(f"Canvases: {path.resolve()}")
 
 
-def _finish(result: Result) -> None:
+def _finish(result: Result, recipe: VAERecipe) -> None:
     from utils.training.runs import conclude
     from utils.vae.report import finish
 
-    conclude(result, finish)
+    conclude(result, lambda run: finish(run, recipe))

@@ -92,6 +92,15 @@ def build_corpus(config: CorpusConfig, root: str | Path) -> GridData:
     return open_corpus(folder, config.online)
 
 
+def find_built(fingerprint: str, root: str | Path, online: AugmentConfig) -> GridData | None:
+    """The corpus under `root` that was built with this fingerprint (`GridData.fingerprint`); None where none is."""
+    for manifest in sorted(Path(root).glob(f"corpus-*/{MANIFEST}")):
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        if f"{content['fingerprint']}/{online.fingerprint()}" == fingerprint:
+            return open_corpus(manifest.parent, online)
+    return None
+
+
 def _divided(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, np.ndarray], set[bytes], dict[str, Any]]:
     """The rows of each split, the canonical forms of those held out, and the counts that say how it came to be."""
     forms = canonical_keys(real.grids, real.heights, real.widths)

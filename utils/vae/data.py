@@ -109,6 +109,17 @@ class GridData:
         """Equal for equal grids in equal splits, augmented alike; a resumed run checks it."""
         return f"{self.manifest['fingerprint']}/{self.train.online.fingerprint()}"
 
+    @property
+    def remark(self) -> str:
+        """What to know of its splits where no task has a second grid; empty where some has."""
+        ids = [task for name in SPLITS for task in getattr(self, name).task_ids[getattr(self, name).source == "real"]]
+        if len(set(ids)) < len(ids):
+            return ""
+        return (
+            "Each grid is a task of its own here, so the splits are by grid, and tasks never seen means grids never"
+            " seen, which may be like those of training. Grids that belong together need an array task_ids."
+        )
+
     def _repr_html_(self) -> str:
         kinds = list(dict.fromkeys(kind for split in SPLITS for kind in np.unique(getattr(self, split).source)))
         kinds.sort(key=lambda kind: ("real", "augmented", kind).index(kind))
@@ -119,10 +130,12 @@ class GridData:
             counts = "".join(f"<td>{int((split.source == kind).sum()):,}</td>" for kind in kinds)
             tasks = len(set(split.task_ids.tolist()) - {""})
             rows += f"<tr><td>{name}</td><td>{len(split):,}</td><td>{tasks:,}</td>{counts}</tr>"
-        return f"<table><tr><th>split</th><th>grids</th><th>tasks</th>{head}</tr>{rows}</table>"
+        remark = f"<p>{html.escape(self.remark)}</p>" if self.remark else ""
+        return f"<table><tr><th>split</th><th>grids</th><th>tasks</th>{head}</tr>{rows}</table>{remark}"
 
     def __repr__(self) -> str:
-        return f"grids: {', '.join(f'{name} {len(getattr(self, name)):,}' for name in SPLITS)}; {self.folder}"
+        counts = f"grids: {', '.join(f'{name} {len(getattr(self, name)):,}' for name in SPLITS)}; {self.folder}"
+        return f"{counts}\n{self.remark}" if self.remark else counts
 
 
 def open_corpus(folder: str | Path, online: AugmentConfig = AugmentConfig()) -> GridData:

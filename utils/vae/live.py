@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from utils.arc.grids import from_canvas, to_canvas
+from utils.arc.grids import GridError, from_canvas, to_canvas
 from utils.core.plots import plot_grid
 from utils.training.callbacks import Sampler
 from utils.vae.explore import ends, parse_grid, traverse
@@ -79,9 +79,18 @@ def slide_latents(model: nn.Module, split: GridSplit, row: int = 0, *, count: in
     return ipywidgets.VBox([*sliders.values(), ipywidgets.interactive_output(show, sliders)])
 
 
-def drawn(text: str) -> GridSplit:
-    """A split of one grid, typed as rows of digits."""
-    return as_split(to_canvas(parse_grid(text))[None], np.array(["drawn"]), "drawn")
+def drawn(text: str) -> GridSplit | None:
+    """A split of the one grid of the form's field `drawing`, in rows of digits; None where the field is empty.
+
+    Raises `GridError`, naming the field, for what is no grid.
+    """
+    if not text.strip():
+        return None
+    try:
+        grid = parse_grid(text)
+    except GridError as error:
+        raise GridError(f"drawing: {error}. Correct the field `drawing` of the form, or leave it empty.") from None
+    return as_split(to_canvas(grid)[None], np.array(["drawn"]), "drawn")
 
 
 @torch.no_grad()

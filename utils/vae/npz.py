@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 from utils.arc.grids import OUTSIDE, SIDE, sizes
 from utils.data.text import CorpusError
 
+log = logging.getLogger(__name__)
 COLUMNS = ("heights", "widths", "task_ids", "source")
 
 
@@ -60,7 +62,9 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _names(arrays: Mapping[str, np.ndarray], path: Path, count: int) -> Iterator[np.ndarray]:
-    """Task ids and sources as text; where not given, each row is a task of its own, and real."""
+    """Task ids and sources as text; where not given, each row is a task of its own (which is said), and real."""
+    if "task_ids" not in arrays:
+        log.warning("%s has no array named task_ids: each grid counts as a task of its own.", path)
     defaults = {"task_ids": [f"{path.stem}/{row}" for row in range(count)], "source": ["real"] * count}
     for name, default in defaults.items():
         column = arrays.get(name, np.array(default, np.str_))

@@ -13,21 +13,23 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint, Checkpoints
-from utils.core.config import Config, ConfigError, digest, flatten, parse_overrides
+from utils.core.config import ConfigError, digest, flatten, parse_overrides
 from utils.core.notebook import Settings
 from utils.core.run import Run
+from utils.data.text import CorpusError
 from utils.training.config import TrainConfig
+from utils.training.families import FamilyRecipe, as_meant
 from utils.training.objectives import Objective
 from utils.training.result import Result
-from utils.training.runs import best_checkpoint, find_recipe, newest_checkpoint, taken_up, train_model
+from utils.training.runs import best_checkpoint, find_recipe, newest_checkpoint, substituted, taken_up, train_model
 from utils.vae.config import VAEConfig, readable
-from utils.vae.corpus import CorpusConfig, build_corpus
+from utils.vae.corpus import CorpusConfig, build_corpus, find_built
 from utils.vae.data import GridData
 from utils.vae.evaluate import EvaluationConfig
 from utils.vae.live import live_curves
@@ -39,8 +41,10 @@ log = logging.getLogger(__name__)
 SCALES = {"smoke": "vae_smoke", "standard": "vae", "full": "vae_full"}
 
 
-class VAERecipe(Config):
+class VAERecipe(FamilyRecipe):
     """Everything that decides a run. What decides its weights is its `identity`."""
+
+    family: ClassVar[str] = "VAE"
 
     name: str = "vae"
     """first part of the run folder's name"""
@@ -92,7 +96,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> VAERecipe:
         by = ", ".join(f"{name}={value}" for name, value in chosen.items())
         log.info("Left out of %s, since %s does not read them: %s.", file.name, by, dropped)
     own = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flatten(values)]
-    return VAERecipe.load(None, [*own, *overrides])
+    return VAERecipe.load(None, [*own, *overrides, *as_meant(values, overrides)])
 
 
 def recipe_from_form(form: Settings) -> VAERecipe:
@@ -103,13 +107,11 @@ def recipe_from_form(form: Settings) -> VAERecipe:
         "corpus.source": form.corpus,
         "model.architecture": form.architecture,
         "model.beta": form.beta,  # text: 0 is a beta
+        "train.max_steps": form.max_steps,
         "train.lr": form.learning_rate,
         "train.seed": form.seed,
     }
     filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
-    if form.max_steps:  # a short run keeps a short warm-up
-        warmup = min(load_recipe(SCALES[form.scale]).train.warmup_steps, max(1, form.max_steps // 10))
-        filled += [f"train.max_steps={form.max_steps}", "train.max_epochs=null", f"train.warmup_steps={warmup}"]
     return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
 
 
@@ -142,7 +144,21 @@ def train(recipe: VAERecipe, root: Path, *, resume: Literal["auto", "never"] = "
 
 
 def go_on(run: Run, recipe: VAERecipe) -> Result:
-    """Take up `run` where it stopped; or, where `recipe` would change its weights, a branch of it."""
+    """Take up `run` where it stopped; or, where `recipe` would change its weights, a branch of it.
+
+    Raises `ConfigError` for another split of the corpus: tasks held out of a branch would be some it has learned.
+    """
+    saved = VAERecipe.load(run.path / "config.yaml").corpus
+    changed = [
+        f"corpus.{name} was {getattr(saved, name)}, now {getattr(recipe.corpus, name)}"
+        for name in ("source", "splits", "merge_cells", "seed")
+        if getattr(saved, name) != getattr(recipe.corpus, name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"A branch takes over weights that have seen the tasks its run was trained on, and {'; '.join(changed)}"
+            " would hold out some of those. Leave it out, or start a new run: python -m utils vae train."
+        )
     return _train(recipe, run.path.parent, *taken_up(run, recipe))
 
 
@@ -165,10 +181,26 @@ class Trained:
     recipe: VAERecipe
     model: BetaVAE
     step: int
+    fingerprint: str
+    """of the data it was trained on"""
+    note: str = ""
+    """why these weights are not those that training left; empty where they are"""
 
     def data(self) -> GridData:
-        """The run's corpus, built again if it is no longer there."""
-        return prepare(self.recipe, self.run.path.parent)
+        """The corpus it was trained on: as built beside the run, whatever became of its source; else built again.
+
+        Raises `CorpusError` where that gives another one, whose held-out tasks may have been trained on.
+        """
+        root = self.run.path.parent
+        built = find_built(self.fingerprint, root / "data", self.recipe.corpus.online)
+        data = prepare(self.recipe, root) if built is None else built
+        if data.fingerprint != self.fingerprint:
+            raise CorpusError(
+                f"{self.run.path} was trained on corpus {self.fingerprint}, and {self.recipe.corpus.source!r} now gives"
+                f" {data.fingerprint} ({data.folder}): tasks held out of it may have been trained on. Bring the source"
+                " back as it was, or train a new run."
+            )
+        return data
 
 
 def open_trained(path: str | Path, step: int | None = None) -> Trained:
@@ -177,9 +209,12 @@ def open_trained(path: str | Path, step: int | None = None) -> Trained:
     recipe = VAERecipe.load(run.path / "config.yaml")
     chosen = best_checkpoint if recipe.train.restore_best else newest_checkpoint
     checkpoint = chosen(run) if step is None else _checkpoint_at(run, step)
-    model = BetaVAE(recipe.model)
-    model.load_state_dict(checkpoint.load()["model"])
-    return Trained(run, recipe, model.eval(), checkpoint.step)
+    note = substituted(run, checkpoint, by_loss=recipe.train.restore_best) if step is None else ""
+    if note:
+        log.warning(note)
+    model, state = BetaVAE(recipe.model), checkpoint.load()
+    model.load_state_dict(state["model"])
+    return Trained(run, recipe, model.eval(), checkpoint.step, state["data"], note)
 
 
 def _checkpoint_at(run: Run, step: int) -> Checkpoint:

@@ -5,6 +5,7 @@ Leaves out how each number comes about (`vae.evaluate`, `vae.samples`, `vae.beta
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from utils.vae.data import GridData
 
 
+log = logging.getLogger(__name__)
+
+
 def judge(
     model: nn.Module,
     data: GridData,
@@ -53,29 +57,53 @@ def judge(
     }
 
 
-def write_results(path: str | Path, evaluations: Mapping[str, Evaluation], recipe: VAERecipe, step: int) -> Path:
-    """results/metrics.json: every evaluation, with the recipe and the step of the weights."""
-    return write_metrics(path, list(evaluations.values()), recipe=recipe, checkpoint={"step": step})
+def write_results(
+    path: str | Path, evaluations: Mapping[str, Evaluation], recipe: VAERecipe, step: int, note: str = ""
+) -> Path:
+    """results/metrics.json: every evaluation, with the recipe, the step of the weights and the `note` on them."""
+    checkpoint = {"step": step, **({"note": note} if note else {})}
+    return write_metrics(path, list(evaluations.values()), recipe=recipe, checkpoint=checkpoint)
 
 
-def finish(run: Run) -> Path:
-    """Compare, judge, sample and report a trained run; report.md. Several processes share the comparison's training."""
+def finish(run: Run, recipe: VAERecipe | None = None) -> Path:
+    """Compare, judge, sample and report a trained run; report.md. Several processes share the comparison's training.
+
+    As `recipe` says, which may judge otherwise than the run was judged before; None: as it was.
+    """
     trained = open_trained(run.path)
-    recipe, data = trained.recipe, trained.data()
+    recipe, data = recipe or trained.recipe, trained.data()
     betas = train_betas(recipe, data, run.path.parent)
     if int(os.environ.get("RANK", 0)):
         return run.path / "report.md"
     evaluations = judge(trained.model, data, recipe, others=betas.baselines)
     samplers = samplers_of(run, trained.step, trained.model, data, recipe.sampler)
     samples = draw_samples(trained.model, samplers, data)
-    return write_report(run, recipe, trained.step, evaluations, samples, betas)
+    return write_report(run, recipe, trained.step, evaluations, samples, betas, note=trained.note)
+
+
+def keep_settings(run: Run, recipe: VAERecipe) -> None:
+    """Keep in the run what it was judged with; how it was trained stays as it is there."""
+    file = run.path / "config.yaml"
+    saved = VAERecipe.load(file)
+    judged = {name: getattr(recipe, name) for name in ("evaluation", "sampler", "betas", "beta_steps")}
+    if saved.model_copy(update=judged) != saved:
+        saved.replace(**judged).save(file)
+        log.info("%s is judged with other settings than before; its config.yaml has them now.", run.path.name)
 
 
 def write_report(
-    run: Run, recipe: VAERecipe, step: int, evaluations: Mapping[str, Evaluation], samples: Samples, betas: Betas
+    run: Run,
+    recipe: VAERecipe,
+    step: int,
+    evaluations: Mapping[str, Evaluation],
+    samples: Samples,
+    betas: Betas,
+    *,
+    note: str = "",
 ) -> Path:
-    """Write results/metrics.json, report.md and its figures into the run; the path of report.md."""
-    write_results(run.path / "results" / "metrics.json", evaluations, recipe, step)
+    """Write config.yaml, results/metrics.json, report.md and its figures into the run; the path of report.md."""
+    keep_settings(run, recipe)
+    write_results(run.path / "results" / "metrics.json", evaluations, recipe, step, note)
     run.save_figure(plot_history(run), "curves")
     run.save_figure(plot_samples(samples.canvases, samples.distances), "samples")
     card = metric_card(evaluations).reset_index()
@@ -87,7 +115,7 @@ def write_report(
     folder, root = shlex.quote(str(run.path)), shlex.quote(str(run.path.parent))
     results = [
         f"## Reconstruction\n\nShares in % of grids of tasks it never saw, with 95% intervals over tasks, at step"
-        f" {step:,}.\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
+        f" {step:,}.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
         f"## Checks\n\n{markdown_table(checks)}",
         f"## Likelihood\n\nNats a grid, and bits a cell inside grids.\n\n{markdown_table(bounds_table(evaluations))}",
         f"## Samples\n\nThe first sampler is the recipe's.\n\n{markdown_table(samples.table)}\n\n"

@@ -13,7 +13,7 @@ from utils.arc.grids import OUTSIDE
 from utils.core.check import Check
 from utils.vae.completion import complete, hide_middle
 from utils.vae.embedding import LEAST_GRIDS, embed
-from utils.vae.grid_plots import plot_completion
+from utils.vae.grid_plots import plot_completion, plot_reconstructions
 from utils.vae.latent_plots import plot_embedding, plot_palette
 from utils.vae.plots import plot_rate_distortion
 from utils.vae.probes import LEAST_TASKS, probes_table
@@ -32,15 +32,27 @@ log = logging.getLogger(__name__)
 NO_BETAS = "no model was trained at another beta; betas=[0,0.2,1] among the overrides would train three"
 
 
-def rows_shown(split: GridSplit, *rows: int) -> list[int]:
-    """The rows of a split that pictures are of; for one that the split does not have its nearest, with a warning."""
-    shown = [min(max(row, 0), len(split) - 1) for row in rows]
-    for row, other in zip(rows, shown):
-        if row != other:
+def rows_shown(split: GridSplit, **rows: int) -> list[int]:
+    """The rows of the validation split that pictures are of, given by the names of the form's fields.
+
+    In place of one that the split does not have its nearest, with a warning.
+    """
+    shown = []
+    for field, row in rows.items():
+        shown.append(min(max(row, 0), len(split) - 1))
+        if row != shown[-1]:
             log.warning(
-                "Row %d was asked for, and there are rows 0 to %d: row %d is shown.", row, len(split) - 1, other
-            )
+                "%s is %d, and the validation split has rows 0 to %d: row %d is shown.",
+                field, row, len(split) - 1, shown[-1],
+            )  # fmt: skip
     return shown
+
+
+def reconstructed(model: nn.Module, own: GridSplit | None) -> Figure | Check:
+    """The grid of one's own, if there is one (`live.drawn`), beside what the model makes of it."""
+    if own is None:
+        return Check("your own grid", "skip", "the field `drawing` is empty; fill in rows of digits, such as 012 345")
+    return plot_reconstructions(model, own, [0])
 
 
 def compared(betas: Betas) -> pandas.DataFrame | Check:

@@ -1,0 +1,541 @@
+"""The PPO loop: stopped, killed, refused and resumed as if never broken off; what it logs, keeps and stops at.
+
+The game: to name the primitive that a task was made with. A tiny policy can write nothing but the three names.
+`ppo_child.py` plays the same in processes of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from pandas.testing import assert_frame_equal
+
+from utils.arc.programs import ProgramsConfig
+from utils.core import repro
+from utils.core.checkpoints import Checkpoints
+from utils.core.device import choose, make_fabric
+from utils.core.run import Run, RunError
+from utils.models.blocks import TransformerConfig
+from utils.rl import ppo
+from utils.rl.buffer import Trajectories
+from utils.rl.config import PPOConfig
+from utils.rl.dialogue import PieceDialogue
+from utils.rl.loop import Game, train_ppo
+from utils.rl.policy import CodePolicy, pad_left
+from utils.rl.problems import PoolConfig, make_pool, problems
+from utils.rl.reference import reference_of
+from utils.rl.reward import FAULTS, TRICKS, RewardConfig
+from utils.rl.sandbox import Sandbox, SandboxConfig
+from utils.rl.solve import pass_rates
+from utils.rl.tiny import GridGPT
+from utils.rl.vocabulary import PieceTokenizer
+from utils.training.fit import NonFiniteError
+from utils.training.optim import learning_rate, make_optimizer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the sandbox needs fork")
+NAMES = ("flip_columns", "flip_rows", "transpose")
+SETTINGS = {
+    "updates": 6,
+    "prompts": 4,
+    "samples": 4,
+    "minibatches": 2,
+    "sample": {"max_new_tokens": 3},
+    "lr": 3e-3,
+    "schedule": "linear",
+    "warmup_steps": 2,
+    "kl_coefficient": 0.05,
+    "kl_target": 0.5,
+    "stop_kl": None,
+    "device": "cpu",
+    "precision": "fp32",
+    "eval_every": 3,
+    "eval_samples": 2,
+    "checkpoint_minutes": None,
+    "trackers": (),
+}
+CLOCK = ["train/programs_per_second", "train/rollout_seconds", "train/passes_seconds"]
+
+
+class NamesOnly(PieceTokenizer):
+    """Bans everything but the names and the end."""
+
+    @property
+    def banned(self):
+        kept = {self.eos_id, *(self.pieces[name] for name in self.names)}
+        return tuple(one for one in range(self.vocab_size) if one not in kept)
+
+
+TOKENIZER = NamesOnly(NAMES)
+ENCODE = PieceDialogue(TOKENIZER, 120).encode
+
+
+def read(text):
+    return f"def solve(grid):\n    return {text}(grid)\n"
+
+
+def make_policy(seed=0, value="head", dropout=0.1):
+    repro.seed_everything(seed)
+    sizes = {"context_length": 128, "num_layers": 1, "num_heads": 2, "width": 16, "dropout": dropout}
+    return CodePolicy(GridGPT(TransformerConfig(vocab_size=TOKENIZER.vocab_size, **sizes)), TOKENIZER, value=value)
+
+
+def make_problems():
+    """24 tasks to learn from and 8 to be judged by; of two levels, so that the curriculum has a choice."""
+    config = ProgramsConfig(primitives=NAMES, max_depth=1, min_side=2, max_side=3, max_colours=2)
+    pool = make_pool(PoolConfig(programs=config, train=24, validation=8, test=1))
+    own = [problems(examples, ENCODE) for examples in (pool.train, pool.validation)]
+    return [[type(one)(one.task, one.prompt, 1 + at % 2) for at, one in enumerate(split)] for split in own]
+
+
+def make_game(sandbox, read=read, fingerprint="names", **reward):
+    return Game(*make_problems(), read, sandbox, RewardConfig(**reward), fingerprint)
+
+
+def digest(weights):
+    return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in weights.values())).hexdigest()
+
+
+def checkpoints(run):
+    return Checkpoints(run.path / "checkpoints")
+
+
+def trace(run):
+    """What a run logged, but for times: bit for bit what training did, update by update."""
+    return run.metrics().drop(columns=CLOCK)
+
+
+def final_state(run):
+    return checkpoints(run).last().load()
+
+
+def equal(one, other):
+    """Whether two nests of dicts, lists, tensors and plain values are alike bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, (dict, list, tuple)):
+        keys = one if isinstance(one, dict) else range(len(one))
+        return len(one) == len(other) and all(equal(one[key], other[key]) for key in keys)
+    return one == other
+
+
+def final_weights(run):
+    return digest(final_state(run)["policy"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    return lambda: Run.create(tmp_path, "names", PPOConfig(**SETTINGS))
+
+
+@pytest.fixture
+def train(open_sandbox, new_run):
+    """`train_ppo` on what is given and the tiny game for the rest."""
+
+    def train(policy=None, reference=None, game=None, run=None, **changes):
+        policy = policy or make_policy()
+        game, run = game or make_game(open_sandbox), run or new_run()
+        config = PPOConfig(**SETTINGS | changes)
+        return train_ppo(policy, reference or reference_of(policy), game, run, config)
+
+    return train
+
+
+FORWARDS = 6  # of an update: the reference in 2 parts, then 2 passes of 2 minibatches
+
+
+def counted(action, number):
+    """A callable that calls `action` when it is called for the time `number` (0, 1, ...)."""
+    calls = []
+
+    def count(*_):
+        calls.append(None)
+        if len(calls) == number + 1:
+            action()
+
+    return count
+
+
+def meet(policy, action, *, update, forward):
+    """Have `action` called before a forward pass (0 to FORWARDS - 1) of an update (1, 2, ...) of a session."""
+    policy.register_forward_pre_hook(counted(action, FORWARDS * (update - 1) + forward))
+    return policy
+
+
+def meet_reading(game, action, number):
+    """The game, which calls `action` when it reads the program of this number, drawn in training or in evaluation."""
+    count = counted(action, number)
+
+    def counted_read(text):
+        count()
+        return game.read(text)
+
+    return replace(game, read=counted_read)
+
+
+def stop():
+    raise InterruptedError
+
+
+# Interrupted and resumed
+
+
+def test_resumed_from_any_checkpoint_a_run_ends_as_the_whole_one_did(train, new_run):
+    whole = new_run()
+    result = train(run=whole, checkpoint_every=1, keep_last=9, restore_best=False)
+    assert [one.step for one in checkpoints(whole).all()] == list(range(7))
+    logged, state = trace(whole), final_state(whole)
+    assert list(logged.index) == list(range(7))
+    for update in range(6):
+        run = Run.open(shutil.copytree(whole.path, whole.path.with_name(f"from{update}")))
+        for one in checkpoints(run).all()[update + 1 :]:
+            shutil.rmtree(one.path)
+        # Another policy, and another reference: both are put back as they were.
+        again = train(make_policy(seed=5), run=run, checkpoint_every=1, keep_last=9, restore_best=False)
+        assert str(again) == str(result)
+        assert_frame_equal(trace(run), logged, check_exact=True)
+        assert equal(final_state(run), state)
+
+
+@pytest.mark.parametrize("value", ["head", "network"])
+def test_interrupted_and_killed_run_equals_the_uninterrupted_one(value, new_run):
+    exit_codes = {
+        signal.SIGKILL: -9,
+        signal.SIGTERM: -15,
+        signal.SIGINT: 130,
+    }  # 130 is ppo_child.py's KeyboardInterrupt
+    draw = random.Random(value)
+    whole, broken = new_run(), new_run()
+    # In the second update; while the first programs of a session are read; in its first pass.
+    places = [{"forward": draw.randrange(FORWARDS, 2 * FORWARDS)}, {"read": draw.randrange(16)}, {"forward": 3}]
+    numbers = draw.sample([*exit_codes, signal.SIGKILL, signal.SIGKILL], 3)
+    stops = [{"at": place, "number": number} for place, number in zip(places, numbers)]
+    sessions = [{"run": str(whole.path)}, *({"run": str(broken.path), **one} for one in [*stops, {}])]
+    settings = {"checkpoint_every": 2}
+    sessions = [{"settings": settings, "value": value, **session} for session in sessions]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("ppo_child.py")), json.dumps(sessions)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, *(exit_codes[number] for number in numbers), 0], done.stderr
+    assert_frame_equal(trace(broken), trace(whole), check_exact=True)
+    assert equal(final_state(broken), final_state(whole))
+
+
+def test_signal_acts_once_its_update_is_saved(train, new_run):
+    run, saved = new_run(), []
+    before = signal.signal(signal.SIGTERM, lambda *_: saved.append(checkpoints(run).last().step))
+    try:
+        policy = meet(make_policy(), lambda: signal.raise_signal(signal.SIGTERM), update=2, forward=4)
+        result = train(policy, run=run)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert saved == [2]
+    assert list(trace(run).index) == [0, 1, 2]
+    assert result.progress.finished == ""
+    assert str(result).startswith("interrupted after 2 updates, 32 programs drawn.")
+
+
+def test_complete_run_says_so_and_is_not_trained_again(train, new_run, caplog):
+    run = new_run()
+    first = train(run=run)
+    written = run.metrics_file.read_bytes()
+    with caplog.at_level(logging.INFO):
+        again = train(run=run)
+    assert "complete after 6 updates" in caplog.text
+    assert str(again) == str(first)
+    assert run.metrics_file.read_bytes() == written
+
+
+def test_changed_settings_and_tasks_are_refused_by_name_and_free_ones_taken(train, new_run, open_sandbox):
+    run = new_run()
+    train(run=run, updates=1)
+    changed = {"updates": 1, "lr": 0.01, "sample": {"max_new_tokens": 2}}
+    with pytest.raises(RunError, match=r"ppo\.sample\.max_new_tokens was 3, now 2; ppo\.lr was 0\.003, now 0\.01"):
+        train(run=run, **changed)
+    with pytest.raises(RunError, match=r"reward\.runtime was -0\.5, now -0\.4"):
+        train(run=run, updates=1, game=make_game(open_sandbox, runtime=-0.4))
+    with (
+        Sandbox(SandboxConfig(timeout=9), workers=1) as other,
+        pytest.raises(RunError, match=r"sandbox\.timeout was 10\.0, now 9\.0"),
+    ):
+        train(run=run, updates=1, game=make_game(other))
+    with pytest.raises(RunError, match="trained on tasks names, and these are others: the pool"):
+        train(run=run, updates=1, game=make_game(open_sandbox, fingerprint="others"))
+    train(run=run, updates=1, log_every=7, checkpoint_every=4, keep_last=5)
+
+
+def test_lost_reference_is_an_error_that_says_so(train, new_run):
+    run = new_run()
+    with pytest.raises(InterruptedError):
+        train(meet(make_policy(), stop, update=2, forward=0), run=run)
+    shutil.rmtree(checkpoints(run).folder / "reference")
+    with pytest.raises(RunError, match="has lost the weights of its reference"):
+        train(run=run)
+
+
+def test_refused_checkpoint_is_reported_and_written_when_the_disk_takes_it(train, new_run, caplog):
+    run, whole = new_run(), new_run()
+    folder, away = checkpoints(run).folder, run.path / "away"
+
+    def vanish():
+        folder.rename(away)
+        folder.write_text("in the way")
+
+    def come_back():
+        folder.unlink()
+        away.rename(folder)
+
+    policy = meet(meet(make_policy(), vanish, update=2, forward=3), come_back, update=5, forward=3)
+    train(policy, run=run, checkpoint_every=2, keep_last=9)
+    train(run=whole)
+    refused = [record.message for record in caplog.records if "Training goes on" in record.message]
+    assert "Checkpoint of step 2 was not written" in refused[0]
+    assert [one.step for one in checkpoints(run).all()] == [0, 6]
+    assert final_weights(run) == final_weights(whole)
+
+
+def test_refused_last_checkpoint_raises_and_leaves_the_policy_trained(train, new_run):
+    run, policy, whole = new_run(), make_policy(), make_policy()
+
+    def vanish():
+        shutil.rmtree(checkpoints(run).folder)
+        checkpoints(run).folder.write_text("in the way")
+
+    with pytest.raises(OSError, match="last checkpoint, of update 6, could not be written"):
+        train(meet(policy, vanish, update=5, forward=0), run=run)
+    train(whole, restore_best=False)
+    assert equal(dict(policy.named_parameters()), dict(whole.named_parameters()))
+
+
+@pytest.mark.parametrize("fault", ["weights", "gradient"])
+def test_what_is_not_finite_stops_before_the_weights_are_touched_and_names_the_update(fault, train, new_run):
+    run, policy, before = new_run(), make_policy(), []
+
+    def spoil():
+        if fault == "weights":
+            with torch.no_grad():
+                policy.value.weight.fill_(torch.nan)
+        else:
+            policy.value.bias.register_hook(lambda gradient: gradient * torch.inf)
+        before.append({name: one.detach().clone() for name, one in policy.named_parameters()})
+
+    meet(policy, spoil, update=3, forward=4)  # the third minibatch of its passes
+    wrong = "value_loss nan" if fault == "weights" else "grad_norm inf"
+    with pytest.raises(NonFiniteError, match=rf"Update 3 of {run.path.name} stopped: {wrong} .*, after 2 that"):
+        train(policy, run=run)
+    assert all(torch.equal(one, before[0][name]) or name == "value.weight" for name, one in policy.named_parameters())
+    assert all(one.grad is None for one in policy.parameters())
+    assert checkpoints(run).last().step == 0
+
+
+# Early stopping and the best weights
+
+
+def judged(monkeypatch, *rates):
+    """Evaluations find these rates, one after the other."""
+    left = iter(rates)
+    monkeypatch.setattr("utils.rl.loop.pass_rates", lambda *_, **__: {"pass@1": next(left), "greedy": 0.0})
+
+
+def test_training_stops_once_the_pass_rate_has_not_risen_for_patience_evaluations(train, new_run, monkeypatch):
+    judged(monkeypatch, 0.1, 0.3, 0.2, 0.4, 0.4, 0.1)  # at 0, 2, ...; as good as the best is no rise
+    run, policy = new_run(), make_policy()
+    result = train(policy, run=run, updates=40, eval_every=2, patience=2, checkpoint_every=2, keep_last=9)
+    assert result.progress.finished == "stopped early after 10 updates"
+    assert list(trace(run).index) == list(range(11))
+    assert (result.progress.best, result.progress.best_update, result.weights_update) == (0.4, 8, 8)  # the later one
+    best = next(one for one in checkpoints(run).all() if one.step == 8)
+    assert digest(policy.state_dict()) == digest(best.load()["policy"])
+
+
+def test_without_patience_training_goes_on_and_the_last_weights_stay_if_so_told(train, monkeypatch):
+    judged(monkeypatch, 0.5, 0.4, 0.3)
+    result = train(restore_best=False)
+    assert result.progress.finished == "complete after 6 updates"
+    assert (result.progress.best_update, result.weights_update) == (0, 6)
+
+
+def test_early_stopping_counts_on_after_an_interrupt(train, new_run, monkeypatch):
+    judged(monkeypatch, 0.5, 0.4)
+    run, patient = new_run(), {"patience": 2, "updates": 40, "checkpoint_every": 1}
+    with pytest.raises(InterruptedError):
+        train(meet(make_policy(), stop, update=5, forward=0), run=run, **patient)
+    judged(monkeypatch, 0.3)
+    assert train(run=run, **patient).progress.finished == "stopped early after 6 updates"
+
+
+def test_policy_learns_on_tasks_and_is_left_as_at_its_best(train, new_run, open_sandbox):
+    learning = {
+        "updates": 40, "prompts": 8, "samples": 8, "schedule": "constant", "kl_coefficient": 0.0, "kl_target": None,
+        "entropy_weight": 0.01, "eval_every": 10, "eval_samples": 8,
+    }  # fmt: skip
+    run, policy, game = new_run(), make_policy(dropout=0.0), make_game(open_sandbox)
+    result = train(policy, run=run, game=game, **learning)
+    passed = run.metrics()["train/pass@1"].dropna()
+    assert passed.iloc[-5:].mean() > 3 * passed.iloc[:5].mean()
+    rates = run.metrics()["validation/pass@1"].dropna()
+    assert list(rates.index) == [0, 10, 20, 30, 40]
+    assert (result.progress.best, result.weights_update) == (rates.max(), rates[rates == rates.max()].index[-1])
+    config, fabric = PPOConfig(**SETTINGS | learning), Fabric(accelerator="cpu", devices=1)
+    again = pass_rates(policy, game.validation, 8, config.sample, game=game, fabric=fabric, seed=config.seed)
+    assert again["pass@1"] == rates.max()
+
+
+# What is logged
+
+
+def test_a_run_logs_what_its_rollouts_came_to(train, new_run, open_sandbox):
+    run = new_run()
+    train(run=run, game=make_game(open_sandbox, per_task=0.2))
+    logged, config = run.metrics().loc[1:], PPOConfig(**SETTINGS)
+    assert list(logged.index) == [1, 2, 3, 4, 5, 6]
+    train_metrics = logged[[name for name in logged if name.startswith("train/")]]
+    per_level = {f"train/level{level}/pass@1" for level in (1, 2)}  # a rollout may hold one level only
+    assert train_metrics.drop(columns=[*per_level, "train/explained_variance"]).notna().all(axis=None)
+    components = [name for name in logged if name.startswith("train/component/")]
+    np.testing.assert_allclose(logged[components].sum(axis=1), logged["train/score"])
+    assert (logged["train/component/task"] > 0).any()  # the reward's own normalisation
+    for kind, every in (("trick", TRICKS), ("fault", FAULTS)):
+        np.testing.assert_allclose(
+            logged[[f"train/{kind}/{name}" for name in every]].sum(axis=1), logged[f"train/{kind}s"]
+        )
+    np.testing.assert_allclose(logged["train/level1/share"] + logged["train/level2/share"], 1)
+    assert (logged["train/pass@1"] <= logged["train/passed"]).all()
+    assert (logged["train/fault/truncated"] == logged["train/truncated"]).all()
+    assert logged["train/length"].between(1, 3).all()
+    assert (logged["train/sandbox_restarts"] == 0).all()
+    assert (logged["train/programs_per_second"] > 0).all()
+    assert list(logged["train/episodes"]) == [16, 32, 48, 64, 80, 96]
+    assert list(logged["train/lr"]) == [learning_rate(update, 6, config) for update in range(6)]
+    coefficients = logged["train/kl_coefficient"].tolist()
+    assert coefficients[0] == 0.05
+    for before, after, kl in zip(coefficients, coefficients[1:], logged["train/kl"]):
+        error = min(max((kl - 0.5) / 0.5, -0.2), 0.2)
+        assert after == pytest.approx(before * (1 + error * 16 / 10_000))
+
+
+def test_the_sandboxs_layers_are_kept_with_the_run(train, new_run, open_sandbox):
+    run = new_run()
+    train(run=run, updates=0)
+    assert run.stamp["sandbox"] == run.stamp["sessions"][0]["sandbox"] == open_sandbox.levels
+    assert run.stamp["sandbox"]["seccomp"] in ("ACTIVE", "MISSING")
+
+
+def test_on_the_first_minibatch_of_an_update_the_ratio_is_1_and_the_kl_0(train, new_run):
+    run = new_run()
+    train(make_policy(dropout=0.0), run=run, epochs=1, minibatches=1, sample={"max_new_tokens": 3, "top_p": 0.9})
+    logged = run.metrics().loc[1:]
+    assert logged["train/approx_kl"].max() < 1e-10  # ratios of 1 up to 1e-5
+    assert (logged["train/clip_fraction"] == 0).all()
+    assert logged["train/kl"][1] < 1e-10  # the reference is the policy itself
+    assert logged["train/kl"][6] > 1e-6
+
+
+def test_a_policy_that_moves_too_far_ends_its_passes(train, new_run):
+    run = new_run()
+    train(make_policy(dropout=0.0), run=run, stop_kl=1e-9)
+    logged = run.metrics().loc[1:]
+    assert (logged["train/early_stop"] == 1).all()
+    assert (logged["train/minibatches"] == 1).all()  # the second one shows what the first one did
+
+
+def test_passes_that_end_before_they_begin_are_reported(train, caplog):
+    train(make_policy(dropout=0.5), updates=1, stop_kl=1e-9)
+    assert "Update 1 learned nothing: its first minibatch is" in caplog.text
+
+
+def test_prompts_that_cannot_be_shared_are_refused(train):
+    with pytest.raises(ValueError, match="not a multiple of minibatches"):
+        train(prompts=3)
+
+
+# Several processes
+
+
+def share_of_a_lesson(rank, world):
+    """What a process of a `world` of them learns from 8 prompts with 4 answers each: the same for any world.
+
+    Weights after two passes of one minibatch, what the passes told, whitened values, and the share of variance.
+    """
+    policy = make_policy(dropout=0.0)
+    config = PPOConfig(**SETTINGS | {"prompts": 8, "minibatches": 1, "entropy_weight": 0.1})
+    prompts, prompt_mask = pad_left([one.prompt for one in make_problems()[1]], TOKENIZER.pad_id)
+    draw = torch.Generator().manual_seed(0)
+    allowed = torch.tensor([one for one in range(TOKENIZER.vocab_size) if one not in TOKENIZER.banned])
+    ids = allowed[torch.randint(len(allowed), (32, 3), generator=draw)]
+    mask = torch.arange(3) < torch.randint(1, 4, (32, 1), generator=draw)
+    with torch.no_grad():
+        logprobs, _, values = policy(prompts, prompt_mask, ids, mask, config.sample)
+    noise, advantages, returns = (torch.randn(32, 3, generator=draw) for _ in range(3))
+    whole = Trajectories(prompts, prompt_mask, ids, mask, logprobs + 0.1 * noise, values + noise, advantages, returns)
+    own = whole.part(torch.arange(rank, 8, world))
+    fabric = make_fabric(choose("cpu", "fp32"))
+    total = partial(fabric.all_reduce, reduce_op="sum")
+    whitened = ppo.whiten(own.advantages, own.mask, total=total)
+    explained = ppo.explained_variance(own.values, own.returns, own.mask, total=total)
+    wrapped = fabric.setup(policy, make_optimizer(policy, config, torch.device("cpu"), "fp32"))
+    told = ppo.optimise(*wrapped, own, config, fabric=fabric, generator=torch.Generator().manual_seed(rank))
+    return {"weights": policy.state_dict(), "told": told, "whitened": whitened, "explained": explained}
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_learn_as_one_and_resume_exactly(new_run, tmp_path):
+    whole, broken = new_run(), new_run()
+    # One of the two is told to stop in its second update; both do, and the broken run is as the whole one in the end.
+    settings = {"checkpoint_every": 1, "stop_kl": 0.05, "lr": 0.02}
+    stop = {"at": {"forward": FORWARDS + 1}, "number": signal.SIGTERM, "rank": 1}
+    sessions = [{"run": str(whole.path)}, {"run": str(broken.path), **stop}, {"run": str(broken.path)}]
+    sessions = [{"settings": settings, **one} for one in sessions]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("ppo_child.py")), json.dumps(sessions), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [re.findall(rf"process {rank} session (\d) weights (\w+) of update (\d+)", done.stdout) for rank in (0, 1)]
+    assert told[0] == told[1]  # alike in both, session by session
+    assert [entry["from_step"] for entry in broken.stamp["sessions"]] == [0, 2]
+    assert [entry["processes"] for entry in broken.stamp["sessions"]] == [2, 2]
+    assert_frame_equal(trace(broken), trace(whole), check_exact=True)
+    assert equal(final_state(broken), final_state(whole))
+    assert len(final_state(whole)["rng"]) == 2
+    assert list(trace(whole)["train/episodes"].dropna()) == [16, 32, 48, 64, 80, 96]
+
+    alone = share_of_a_lesson(0, 1)
+    shares = [torch.load(tmp_path / f"lesson{rank}.pt") for rank in (0, 1)]
+    torch.testing.assert_close(shares[0]["weights"], alone["weights"])
+    torch.testing.assert_close(shares[0]["told"], alone["told"])
+    assert equal(shares[1]["weights"], shares[0]["weights"])
+    assert shares[1]["told"] == shares[0]["told"]
+    whitened = torch.zeros(8, 4, 3)  # by prompt
+    for rank, share in enumerate(shares):
+        part = share["whitened"].view(4, 4, -1)
+        whitened[rank::2, :, : part.shape[2]] = part
+        torch.testing.assert_close(share["explained"], alone["explained"])
+    torch.testing.assert_close(whitened.flatten(0, 1), alone["whitened"])

@@ -1,0 +1,358 @@
+"""The order that rewards keep, on random programs and tasks, and the tricks that earn nothing."""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from utils.arc.dsl import PRIMITIVES
+from utils.arc.tasks import Pair
+from utils.rl.reward import FAULTS, RewardConfig, Scored, normalise, score, similarity, summary, truncated
+
+CONFIG = RewardConfig()
+PROGRAM = "def solve(grid):\n    return flip_rows(grid)"
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    line: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    outputs: tuple
+    faults: tuple
+    error: Fault | None = None
+
+
+def grid(*rows):
+    return np.array(rows, np.uint8)
+
+
+def run(program, inputs):
+    """An outcome as of the sandbox, of a program of ours, in this process."""
+    space = dict(PRIMITIVES)
+    exec(program, space)
+    outputs, faults = [], []
+    for one in inputs:
+        try:
+            outputs.append(np.array(space["solve"](one.tolist()), np.uint8))
+            faults.append(None)
+        except Exception as error:  # whatever a program raises
+            outputs.append(None)
+            faults.append(Fault("runtime", None, str(error)))
+    return Outcome(tuple(outputs), tuple(faults), next(filter(None, faults), None))
+
+
+def ran(program, pairs, config=CONFIG):
+    return score(run(program, [pair.input for pair in pairs]), program, pairs, config)
+
+
+def random_pairs(random, count, rule=lambda one: one[::-1]):
+    """Hidden pairs of a rule, the inputs all different and none its own output (6 rows that differ)."""
+    grids = [random.integers(0, 10, (6, int(random.integers(2, 9))), dtype=np.uint8) for _ in range(count)]
+    for at, one in enumerate(grids):
+        one[0, 0], one[-1, 0], one[1, 0] = at % 10, (at + 1) % 10, at // 10
+    return [Pair(one, rule(one)) for one in grids]
+
+
+def random_case(random, config, most=16):
+    """An outcome of random failures on a random task, scored: (scored, pairs right, pairs, length of the program)."""
+    pairs = random_pairs(random, int(random.integers(1, most + 1)))
+    outputs, faults = [], []
+    chance = random.choice([0.0, 0.3, 0.7, 1.0])
+    for pair in pairs:
+        if random.random() < chance:
+            outputs.append(pair.output)
+        elif random.random() < 0.5:
+            wrong = pair.output.copy()
+            wrong[random.integers(6), -1] += 11  # a value that no grid of the case has
+            outputs.append(wrong)
+        else:
+            outputs.append(None)
+        faults.append(None if outputs[-1] is not None else Fault(str(random.choice(FAULTS))))
+    program = PROGRAM + "\n" + "#" * int(random.integers(0, 5000))
+    outcome = Outcome(tuple(outputs), tuple(faults), next(filter(None, faults), None))
+    right = sum(output is pair.output for output, pair in zip(outputs, pairs))
+    return score(outcome, program, pairs, config), right, len(pairs), len(program)
+
+
+CONFIGS = [
+    CONFIG,
+    RewardConfig(length_bonus=0.2, partial=1.0, length_scale=10),
+    RewardConfig(partial=0.0),
+    RewardConfig(similarity=0.25, wrong=-0.01, per_task=1.0),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_perfect_beats_imperfect_then_more_passed_then_shorter_on_any_task(config):
+    random = np.random.default_rng(0)
+    cases = [random_case(random, config) for _ in range(400)]
+    if config.per_task:
+        shifted = normalise([case[0] for case in cases], [at % 40 for at in range(400)], config)
+        cases = [(one, *case[1:]) for one, case in zip(shifted, cases)]
+    shares = {case[1] / case[2] for case in cases}
+    assert {0, 1} < shares
+    for (one, right, count, length), (other, right2, count2, length2) in itertools.permutations(cases, 2):
+        more = right * count2 - right2 * count  # exact, where shares are rounded
+        if right == count and right2 < count2:
+            assert one.reward > other.reward
+        if more > 0:
+            assert one.reward >= other.reward
+            assert one.reward > other.reward or not config.partial or not config.room
+        if more == 0 and right and not config.per_task and length < length2 and (config.room or right == count):
+            assert one.reward > other.reward
+    for one, right, count, _ in cases:
+        assert one.passed == right / count
+        assert (one.reward > 0) == (right > 0 and (config.partial > 0 or right == count))
+        assert one.reward == pytest.approx(sum(one.components.values()))
+
+
+def test_faults_are_below_zero_and_in_the_order_of_their_settings():
+    random = np.random.default_rng(0)
+    pairs = random_pairs(random, 3)
+    earned = {}
+    for kind in FAULTS:
+        fault = Fault(kind)
+        found = score(Outcome((None,) * 3, (fault,) * 3, fault), PROGRAM, pairs, CONFIG)
+        assert (found.fault, found.passed, found.trick) == (kind, 0, "")
+        earned[kind] = found.reward
+    assert earned == pytest.approx({kind: getattr(CONFIG, kind) for kind in FAULTS})
+    assert min(earned, key=earned.get) == "syntax"
+    assert max(earned, key=earned.get) == "bad_output"
+    wrong = ran("def solve(grid):\n    return rotate_half(grid)", pairs)
+    assert earned["bad_output"] < wrong.reward == CONFIG.wrong <= 0
+    below = ran("def solve(grid):\n    return rotate_half(grid)", pairs, RewardConfig(wrong=-0.1))
+    assert below.reward == pytest.approx(-0.1)
+    cut = truncated("def solve(gr", CONFIG)
+    assert (cut.reward, cut.passed, cut.fault) == (CONFIG.truncated, 0, "truncated")
+
+
+def test_failures_of_several_kinds_earn_their_mean():
+    # Of four pairs one gives a wrong grid (0), one no grid (-0.3), two an exception (-0.5 each): -1.3 / 4.
+    pairs = random_pairs(np.random.default_rng(0), 4)
+    faults = (None, Fault("bad_output"), Fault("runtime"), Fault("runtime"))
+    found = score(Outcome((pairs[1].output, None, None, None), faults, faults[1]), PROGRAM, pairs, CONFIG)
+    assert found.reward == pytest.approx(-1.3 / 4)
+    assert found.fault == "bad_output"
+
+
+def test_one_right_pair_beats_any_failure_on_the_others():
+    pairs = random_pairs(np.random.default_rng(0), 3)
+    fault = Fault("syntax")
+    found = score(Outcome((pairs[0].output, None, None), (None, fault, fault), fault), PROGRAM, pairs, CONFIG)
+    assert found.passed == 1 / 3
+    assert found.reward > 0.5 / 3
+
+
+def test_similarity_orders_wrong_grids_strictly_below_zero_and_above_no_grid():
+    config = RewardConfig(similarity=0.2)
+    pairs = random_pairs(np.random.default_rng(0), 1)
+    expected, earned = pairs[0].output, []
+    for cells in range(1, expected.size + 1):  # from nearly right to all wrong
+        wrong = expected.copy()
+        wrong.flat[:cells] = (wrong.flat[:cells] + 1) % 10
+        assert similarity(wrong, expected) == pytest.approx(1 - cells / expected.size)
+        earned.append(score(Outcome((wrong,), (None,)), PROGRAM, pairs, config).reward)
+    earned.append(score(Outcome((expected[:1],), (None,)), PROGRAM, pairs, config).reward)  # of another size
+    assert (np.diff(earned[:-1]) < 0).all()
+    assert earned[0] < 0
+    assert earned[-1] == pytest.approx(earned[-2]) == pytest.approx(-0.2)
+    assert earned[-1] > config.bad_output
+
+
+def test_a_task_s_own_grids_change_nothing_about_a_perfect_program():
+    # 1 + 0.05 / (1 + length / 200), whatever the number of pairs and the sizes of their grids.
+    random = np.random.default_rng(0)
+    for count in (1, 2, 5, 16):
+        found = ran(PROGRAM, random_pairs(random, count))
+        assert found.reward == pytest.approx(1 + 0.05 / (1 + len(PROGRAM) / 200))
+
+
+SOLVE = "def solve(grid):\n    "
+FLIP = "\n    return flip_rows(grid)"
+HARMLESS = [
+    SOLVE + "return flip_rows(grid)",
+    SOLVE + '"""Like [[1, 2], [3, 4]] or 0123456789012345678901234567890123456789."""' + FLIP,
+    SOLVE + "around = [(-1, 0), (1, 0), (0, -1), (0, 1), (1, 1), (-1, -1), (1, -1), (-1, 1)]" + FLIP,
+    SOLVE + "colours = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n    return [row[:] for row in reversed(grid)]",
+    SOLVE + "names = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 8, 9: 9}\n"
+    "    return [[names[cell] for cell in row] for row in grid[::-1]]",
+    "import sys\nsys.setrecursionlimit(5000)\n" + SOLVE + "grid = grid[:]\n    grid.reverse()\n    return grid",
+    "def turn(rows):\n    open, vars = [], 0\n    open += rows\n    return open[::-1]\n"
+    "def solve(*grids):\n    return turn(grids[0])",
+    "class Board:\n    def __init__(self, rows):\n        self.rows = rows\n"
+    "    def __len__(self):\n        return len(self.rows)\n"
+    "def solve(grid):\n    board = Board(grid)\n    return [board.rows[at] for at in range(len(board) - 1, -1, -1)]",
+    SOLVE + "out = [[0] * len(grid[0]) for _ in grid]\n    for r, row in enumerate(grid):\n"
+    "        for c, cell in enumerate(row):\n            out[len(grid) - 1 - r][c] = cell\n    return out",
+    SOLVE + "grid: list\n    grid += []" + FLIP,
+]
+
+
+@pytest.mark.parametrize("program", HARMLESS)
+def test_right_programs_of_many_styles_are_no_tricks(program):
+    found = ran(program, random_pairs(np.random.default_rng(0), 3))
+    assert found.trick == ""
+    assert found.passed == 1
+    assert found.reward > 1
+
+
+ROWS = ", ".join(["[1, 2, 3, 4, 5, 6]"] * 4)
+TRICKS = [
+    ("identity", SOLVE + "return grid"),
+    ("identity", SOLVE + "return [row[:] for row in grid]"),
+    ("identity", SOLVE + "return flip_rows(flip_rows(grid))"),
+    ("constant", SOLVE + "return [[5]]"),
+    ("constant", SOLVE + "grid = [[5, 5], [5, 5]]" + FLIP),
+    ("constant", SOLVE + "width = len(grid[0])\n    return [[7] * 3 for _ in grid]"),
+    ("constant", SOLVE + "if grid:\n        return [[2]]\n    return [[1]]"),
+    ("constant", "def solve(*grids):\n    return [[int(str(3) * 1)]]"),
+    ("literal", SOLVE + f"return [{ROWS}]"),
+    ("literal", SOLVE + "if grid[0][0] == 33:\n        return [[1, 2, 3], [4, 5, 6], [7, 8, 9]]" + FLIP),
+    ("literal", f"SEEN = ({ROWS})\n{SOLVE}" + "return flip_rows(grid)"),
+    ("literal", SOLVE + "cells = '" + "123456" * 6 + "'" + FLIP),
+    ("literal", SOLVE + "cells = " + "123456" * 6 + FLIP),
+    ("literal", SOLVE + "cells = b'" + "\\x01\\x02" * 20 + "'" + FLIP),
+    ("literal", SOLVE + "cells = {1: (" + "1, -2, " * 15 + ")}" + FLIP),
+    ("peeking", "import inspect\n" + SOLVE + "return flip_rows(grid)"),
+    ("peeking", "from gc import get_objects\n" + SOLVE + "return flip_rows(grid)"),
+    ("peeking", "import sys\n" + SOLVE + "sys._getframe(0)" + FLIP),
+    ("peeking", "from sys import _getframe as look\n" + SOLVE + "return flip_rows(grid)"),
+    ("peeking", SOLVE + "try:\n        1 / 0\n    except Exception as e:\n        e.__traceback__" + FLIP),
+    ("peeking", SOLVE + "(one for one in grid).gi_frame.f_locals" + FLIP),
+    ("peeking", SOLVE + "flip_rows.__globals__" + FLIP),
+    ("peeking", SOLVE + "getattr(flip_rows, '__clo' + 'sure__', 0)" + FLIP),
+    ("peeking", SOLVE + "getattr(flip_rows, '__closure__', 0)" + FLIP),
+    ("peeking", SOLVE + "'{0.__class__.__mro__}'.format(grid)" + FLIP),
+    ("peeking", SOLVE + "look = globals" + FLIP),
+    ("peeking", SOLVE + "return eval('flip_rows(grid)', {'grid': grid, 'flip_rows': flip_rows})"),
+]
+
+
+@pytest.mark.parametrize(("trick", "program"), TRICKS)
+def test_tricks_earn_nothing_and_are_named(trick, program):
+    pairs = random_pairs(np.random.default_rng(0), 3)
+    for config in CONFIGS:
+        found = ran(program, pairs, config)
+        assert found.trick == trick
+        assert found.passed == 0
+        assert found.reward <= (config.forbidden if trick == "peeking" else config.trick)
+        assert found.reward == pytest.approx(sum(found.components.values()))
+    assert summary([found])[f"trick/{trick}"] == 1
+
+
+def test_a_trick_that_gets_every_pair_right_earns_nothing_either():
+    # Tasks on which the input, or one grid, happens to be right.
+    same = random_pairs(np.random.default_rng(0), 3, rule=lambda one: one)
+    found = ran("def solve(grid):\n    return grid", same)
+    assert (found.trick, found.passed) == ("identity", 0)
+    assert found.reward <= 0
+    fixed = random_pairs(np.random.default_rng(0), 3, rule=lambda one: grid([5]))
+    found = ran("def solve(grid):\n    return [[5]]", fixed)
+    assert (found.trick, found.passed) == ("constant", 0)
+    assert found.reward <= 0
+
+
+def test_one_output_for_all_is_right_where_one_is_expected_and_the_input_is_read():
+    fixed = random_pairs(np.random.default_rng(0), 3, rule=lambda one: grid([6]))
+    found = ran("def solve(grid):\n    return [[len(grid)]]", fixed)  # all have 6 rows
+    assert (found.trick, found.passed) == ("", 1)
+
+
+def test_what_gives_no_grid_is_a_fault_and_no_trick_unless_it_peeks():
+    pairs = random_pairs(np.random.default_rng(0), 2)
+    assert ran("def solve(grid):\n    return nothing", pairs).trick == ""
+    assert ran("def solve(grid):\n    return nothing.__dict__", pairs).trick == "peeking"
+
+
+@pytest.mark.parametrize("program", ["def solve(grid:", "-" * 20000 + "1", "a\0b", "\ud800"])
+def test_what_cannot_be_parsed_counts_as_no_python_even_where_it_gave_the_right_grids(program):
+    pairs = random_pairs(np.random.default_rng(0), 2)
+    found = score(Outcome(tuple(pair.output for pair in pairs), (None, None)), program, pairs, CONFIG)
+    assert (found.reward, found.passed, found.fault) == (CONFIG.syntax, 0, "syntax")
+
+
+def test_normalised_rewards_keep_the_order_within_each_task():
+    config = RewardConfig(per_task=0.5, similarity=0.2)
+    random = np.random.default_rng(1)
+    scored = [random_case(random, config, most=4)[0] for _ in range(300)]
+    tasks = [int(random.integers(10)) for _ in scored]
+    shifted = normalise(scored, tasks, config)
+    for task in range(10):
+        before = [one.reward for one, name in zip(scored, tasks) if name == task]
+        after = [one.reward for one, name in zip(shifted, tasks) if name == task]
+        for (a, b), (c, d) in zip(itertools.permutations(before, 2), itertools.permutations(after, 2)):
+            assert (a < b) == (c < d)
+    for one, moved in zip(scored, shifted):
+        assert dataclasses.replace(moved, reward=0, components={}) == dataclasses.replace(one, reward=0, components={})
+        assert moved.reward == pytest.approx(sum(moved.components.values()))
+        assert one.passed or moved.reward == one.reward
+
+
+def test_a_perfect_program_gains_more_where_its_task_is_hard():
+    # Task 0: one of four perfect, rewards 1, 0, 0, 0: mean 1/4, deviation sqrt(3)/4, z = sqrt(3).
+    # Task 1: three of four: z = 1/sqrt(3). Task 2: all alike: z = 0.
+    def answer(passed):
+        return Scored(float(passed), float(passed), {"passes": float(passed)})
+
+    scored = [answer(passed) for passed in (1, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1)]
+    found = normalise(scored, [at // 4 for at in range(12)], RewardConfig(per_task=0.5))
+    for at, z in ((0, 3**0.5), (4, 3**-0.5), (8, 0.0)):
+        assert found[at].reward == pytest.approx(1 + 0.5 * (1 + z / (1 + z)) / 2)
+    assert normalise(scored, [0] * 12, CONFIG) == scored
+
+
+def test_the_summary_counts_tricks_faults_and_components():
+    pairs = random_pairs(np.random.default_rng(0), 2)
+    programs = [
+        PROGRAM,
+        "def solve(grid):\n    return grid",
+        "def solve(grid):\n    return nothing",
+        "def solve(grid):\n    return [[5]]",
+    ]
+    scored = [ran(program, pairs) for program in programs]
+    found = summary(scored)
+    assert found["perfect"] == found["passed"] == 0.25
+    assert found["tricks"] == 0.5
+    assert found["trick/identity"] == found["trick/constant"] == 0.25
+    assert found["faults"] == found["fault/runtime"] == 0.25
+    assert found["reward"] == pytest.approx(np.mean([one.reward for one in scored]))
+    assert sum(value for name, value in found.items() if name.startswith("component/")) == pytest.approx(
+        found["reward"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"syntax": -0.4}, "syntax -0.4 must be the worst"),
+        ({"bad_output": -0.55}, "bad_output -0.55 must be the mildest"),
+        ({"similarity": 0.3}, "bad_output -0.3 must be below wrong - similarity, -0.3"),
+        ({"bad_output": 0.1}, "bad_output 0.1 must be below"),
+        ({"trick": 0.1}, "less than or equal to 0"),
+    ],
+)
+def test_settings_that_break_the_order_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        RewardConfig(**settings)
+
+
+def test_outcomes_that_do_not_match_are_refused():
+    pairs = random_pairs(np.random.default_rng(0), 2)
+    with pytest.raises(ValueError, match="1 outputs for 2 hidden pairs"):
+        score(Outcome((None,), (Fault("runtime"),)), PROGRAM, pairs, CONFIG)
+    with pytest.raises(ValueError, match="0 outputs for 0 hidden pairs"):
+        score(Outcome((), ()), PROGRAM, [], CONFIG)
+    with pytest.raises(ValueError, match="no output for input 1, and None"):
+        score(Outcome((pairs[0].output, None), (None, None)), PROGRAM, pairs, CONFIG)
+    with pytest.raises(ValueError, match="1 tasks for 0 programs"):
+        normalise([], [0], CONFIG)
+    with pytest.raises(ValueError, match="no programs"):
+        summary([])

@@ -1,0 +1,75 @@
+"""From what programs earned to what each of their tokens is held to be worth: rewards, advantages, returns."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from utils.rl import ppo
+from utils.rl.buffer import Trajectories
+from utils.rl.config import PPOConfig
+from utils.rl.policy import CodePolicy
+from utils.rl.rollout import Rollout
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def trajectories_of(
+    rollout: Rollout,
+    policy: CodePolicy,
+    reference: nn.Module,
+    config: PPOConfig,
+    *,
+    coefficient: float,
+    fabric: Fabric,
+    seed: int,
+    exact: bool = True,
+) -> tuple[Trajectories, dict[str, float]]:
+    """The rollout as a buffer to pass over, its advantages whitened over all processes.
+
+    A program's last token is rewarded with its score, less the mean score of its task's other programs where the
+    baseline is those; every token pays `coefficient` a nat for leaving `reference`. `exact`: the policy computes in
+    float32, and scores its programs as it drew them; else it scores them again, as reading token by token rounds
+    otherwise. `seed` is of the control that shuffles scores. Also returns `kl`, from the reference in nats a program,
+    and `explained_variance`, of the returns by the values, both over all processes. A collective call.
+    """
+    drawn, total = rollout.responses, partial(fabric.all_reduce, reduce_op="sum")
+    mask, scores = drawn.mask, rollout.scores.to(drawn.mask.device)
+    if config.shuffle_rewards:
+        order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
+        scores = scores[order.to(scores.device)]
+    if config.baseline == "task":
+        scores = ppo.leave_one_out(scores, len(scores) // len(rollout.prompts))
+    held, _ = _score(reference, rollout, config, fabric)
+    logprobs, values = (drawn.logprobs, drawn.values) if exact else _score(policy, rollout, config, fabric)
+    rewards = ppo.penalised_rewards(scores, logprobs, held, mask, coefficient)
+    advantages, returns = ppo.gae(rewards, values, mask, config.gamma, config.lam)
+    whitened = ppo.whiten(advantages, mask, total=total)
+    trajectories = Trajectories(
+        rollout.prompts, rollout.prompt_mask, drawn.ids, mask, logprobs, values, whitened, returns, drawn.support
+    )
+    divergence = ppo.kl_k3(logprobs, held).masked_fill(~mask, 0).sum(1).mean()
+    explained = ppo.explained_variance(values, returns, mask, total=total)
+    told = {"kl": fabric.all_reduce(divergence, reduce_op="mean"), "explained_variance": explained}
+    return trajectories, {name: float(value) for name, value in told.items()}
+
+
+@torch.no_grad()
+def _score(net: nn.Module, rollout: Rollout, config: PPOConfig, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values (N, T) by `net` without dropout, of as many prompts at once as in a minibatch."""
+    drawn, mode, count = rollout.responses, net.training, len(rollout.prompts)
+    n, size = len(drawn.ids) // count, -(-count // config.minibatches)
+    parts = []
+    net.eval()
+    for start in range(0, count, size):
+        at, rows = slice(start, start + size), slice(start * n, (start + size) * n)
+        support = None if drawn.support is None else drawn.support[rows]
+        prompts, mask, ids, drawn_mask = rollout.prompts[at], rollout.prompt_mask[at], drawn.ids[rows], drawn.mask[rows]
+        with fabric.autocast():
+            parts.append(net(prompts, mask, ids, drawn_mask, config.sample, support))
+    net.train(mode)
+    return torch.cat([one.logprobs for one in parts]), torch.cat([one.values for one in parts])

@@ -1,0 +1,67 @@
+"""`python -m utils ppo`: the notebook's steps as commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from utils.core.options import Recipe, Resume, Resuming, RunPath
+
+app = typer.Typer(help="PPO that teaches a code model to solve ARC tasks.", no_args_is_help=True)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as ppo.lr=1e-4")]
+Root = Annotated[Path, typer.Option(help="folder that runs go to")]
+Update = Annotated[int | None, typer.Option(help="the checkpoint of this update; default: the best one")]
+
+
+@app.command()
+def train(
+    recipe: Recipe = "ppo_arc",
+    overrides: Overrides = None,
+    root: Root = Path("runs"),
+    resume: Resuming = Resume.auto,
+) -> None:
+    """Train a recipe, or go on with its run where it stopped; then judge and report it."""
+    from utils.rl import recipes
+    from utils.rl.report import finish
+    from utils.training.runs import conclude
+
+    conclude(recipes.train(recipes.load_recipe(recipe, overrides or ()), root, resume=resume.value), finish)
+
+
+@app.command()
+def evaluate(run: RunPath, update: Update = None) -> None:
+    """Judge a checkpoint on the test tasks, beside its start and the baselines; writes the run's report."""
+    from utils.rl.recipes import open_trained
+    from utils.rl.report import judge, start_policy, write_report
+    from utils.rl.sandbox import Sandbox
+    from utils.rl.tables import change_table, metric_card
+
+    trained = open_trained(run, update)
+    before = start_policy(trained.setting, trained.run.path.parent)
+    with Sandbox(trained.recipe.sandbox, trained.recipe.workers) as sandbox:
+        found = judge(trained, before, sandbox)
+        print(metric_card(found.all).to_string(), change_table(found.before, found.after).to_string(), sep="\n\n")
+        print(f"\n{found.arc_sentence}\nReport of update {trained.update}: {write_report(trained, found, sandbox)}")
+
+
+@app.command()
+def solve(
+    task: Annotated[str, typer.Argument(help="the id of an ARC task, or a task file (JSON)")],
+    run: Annotated[Path, typer.Option(help="the run folder whose policy writes the programs")],
+    samples: Annotated[int, typer.Option(min=1, help="programs to draw")] = 64,
+    seed: Annotated[int, typer.Option(help="equal seeds draw equal programs")] = 0,
+    update: Update = None,
+) -> None:
+    """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one."""
+    from utils.arc.tasks import find_tasks
+    from utils.rl import solve as solving
+    from utils.rl.recipes import open_trained
+
+    tasks = find_tasks(task)
+    trained = open_trained(run, update)
+    found = [solving.solve(one, trained, samples, seed=seed) for one in tasks]
+    print(*found, sep="\n\n")
+    raise typer.Exit(not all(one.candidates for one in found))

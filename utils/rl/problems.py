@@ -1,0 +1,74 @@
+"""The embedded curriculum: tasks made by programs of our own, for the warm start, for PPO, and held out.
+
+No two tasks of it have the same pairs, so a validation or test task was never trained on. Everything is a function of
+the settings; nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from pydantic import Field
+
+from utils.arc.programs import Example, ProgramsConfig, content_key, generate
+from utils.arc.tasks import Task
+from utils.core.config import Config
+from utils.rl.rollout import Problem
+
+SPLITS = ("test", "validation", "train")  # made in this order, each without the tasks of those before
+
+
+class PoolConfig(Config):
+    """The tasks that a policy learns from and is judged by."""
+
+    programs: ProgramsConfig = ProgramsConfig()
+    """what programs and tasks are drawn"""
+    train: int = Field(20000, ge=1)
+    """tasks to learn from"""
+    validation: int = Field(200, ge=1)
+    """tasks that choose the best weights"""
+    test: int = Field(400, ge=1)
+    """tasks for the final judgement"""
+    max_cells: int = Field(130, ge=1)
+    """most cells of a task's shown grids together, the end of each row counted as one"""
+    seed: int = Field(0, ge=0)
+    """of the tasks"""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The examples of each split."""
+
+    config: PoolConfig
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.config.fingerprint()
+
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """The programs that made the training tasks."""
+        return frozenset(example.program for example in self.train)
+
+
+@lru_cache(maxsize=2)
+def make_pool(config: PoolConfig) -> Pool:
+    """All examples of the settings, about a millisecond each. Raises `ProgramsError` where they cannot be had."""
+    made: dict[str, tuple[Example, ...]] = {}
+    for number, split in enumerate(SPLITS):
+        keys = {content_key(example.task) for examples in made.values() for example in examples}
+        count, seed = getattr(config, split), len(SPLITS) * config.seed + number
+        made[split] = tuple(
+            generate(count, seed=seed, config=config.programs, exclude=keys, max_cells=config.max_cells)
+        )
+    return Pool(config, **made)
+
+
+def problems(examples: Sequence[Example], encode: Callable[[Task], Sequence[int]]) -> list[Problem]:
+    """Examples as problems: `encode` gives a task's prompt. The level is the number of the program's steps."""
+    return [Problem(one.task, tuple(encode(one.task)), one.depth) for one in examples]

@@ -1,0 +1,219 @@
+"""A run judged and reported: results/metrics.json, results/report.html and report.md, from its best weights.
+
+Leaves out how each number comes about (`rl.evaluate`) and what is said of it (`rl.findings`).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas
+
+from utils.arc.tasks import Task
+from utils.core.device import choose, make_fabric
+from utils.core.run import Run
+from utils.rl.baselines import evaluate_baselines
+from utils.rl.estimates import most_likely
+from utils.rl.evaluate import ArcTasks, arc_problems, evaluate_policy
+from utils.rl.evaluation import Evaluation, as_json, paired
+from utils.rl.findings import findings
+from utils.rl.plots import plot_before_after, plot_endings, plot_learning, plot_lengths, plot_levels
+from utils.rl.policy import CodePolicy
+from utils.rl.recipes import Setting, Trained, build, open_trained, warm_start
+from utils.rl.rollout import Problem
+from utils.rl.sandbox import Job, Sandbox
+from utils.rl.tables import change_table, ending_table, metric_card, part_table, solved_and_unsolved
+from utils.rl.task_plots import plot_solution
+from utils.training.report import markdown_table, write_page
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning_fabric import Fabric
+    from matplotlib.figure import Figure
+
+BEFORE, AFTER = "before PPO", "after PPO"
+EXAMPLES = ("solved", "unsolved")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Everything that was found: on test tasks before and after PPO and of the baselines, and on real ARC tasks."""
+
+    problems: list[Problem]
+    """the test tasks, as far as they were judged"""
+    before: Evaluation
+    after: Evaluation
+    baselines: dict[str, Evaluation]
+    sandbox: dict[str, str]
+    """ACTIVE, MISSING or NOT NEEDED of every layer that programs ran in"""
+    arc_tasks: ArcTasks | None = None
+    arc: dict[str, Evaluation] | None = None
+    """before and after; None where none was tried"""
+
+    @property
+    def policies(self) -> dict[str, Evaluation]:
+        return {BEFORE: self.before, AFTER: self.after}
+
+    @property
+    def all(self) -> dict[str, Evaluation]:
+        return {**self.policies, **self.baselines}
+
+    @property
+    def arc_sentence(self) -> str:
+        if self.arc_tasks is None:
+            return "No real ARC task was tried: the recipe's evaluation.arc is 0."
+        if not self.arc:
+            return f"No real ARC task was tried: {self.arc_tasks}."
+        counts = [f"{one.counts['tasks_solved']} {name}" for name, one in self.arc.items()]
+        tried = len(self.arc_tasks.problems)
+        text = f"Tried, without any training on them: {self.arc_tasks}. Solved by some program: {', '.join(counts)}."
+        if not any(one.counts["tasks_solved"] for one in self.arc.values()):
+            text += f" With none of {tried} solved, a rate of up to {most_likely(tried):.1%} is not ruled out (95%)."
+        return text
+
+    def content(self) -> dict[str, Any]:
+        """Counts, rates with intervals and differences, as JSON values."""
+        changes = {metric: paired(self.before, self.after, metric) for metric in self.after.metrics}
+        parts = {
+            str(key): {metric: paired(part, self.after.by_seen[key], metric) for metric in part.metrics}
+            for key, part in self.before.by_seen.items()
+        }
+        arc = self.arc_tasks and {
+            "tasks": self.arc_tasks.total,
+            "fitting": self.arc_tasks.fitting,
+            "tried": len(self.arc_tasks.problems),
+            **{name: one.content() for name, one in (self.arc or {}).items()},
+        }
+        return {
+            **{name: one.content() for name, one in self.policies.items()},
+            "baselines": {name: one.content() for name, one in self.baselines.items()},
+            "difference": as_json(changes),
+            "difference_by_seen": as_json(parts),
+            "arc": arc,
+        }
+
+
+def start_policy(setting: Setting, root: Path) -> CodePolicy:
+    """The policy as PPO took it up: with the weights of its warm start under `root`, where the recipe has one."""
+    policy = build(setting.recipe)
+    warm_start(policy, setting, root)
+    return policy
+
+
+def judge(trained: Trained, before: CodePolicy, sandbox: Sandbox, *, fabric: Fabric | None = None) -> Judgement:
+    """Evaluate the policies before and after PPO, and the baselines, on the test tasks; and on real ARC tasks.
+
+    With `fabric` its processes share the tasks, and the policies move to its device.
+    """
+    recipe, setting = trained.recipe, trained.setting
+    config, pool = recipe.evaluation, setting.pool
+    problems = list(setting.test[: config.tasks])
+    seen = [example.program in pool.seen for example in pool.test[: config.tasks]]
+    common = {"sandbox": sandbox, "reward": recipe.reward, "config": config}
+    arc_tasks = arc_problems(setting.dialogue, config.arc) if config.arc else None
+    found, arc = {}, {}
+    for name, policy in ((BEFORE, before), (AFTER, trained.policy)):
+        if fabric is not None:
+            policy.to(fabric.device)
+        how = {**common, "read": setting.dialogue.read, "sample": recipe.ppo.sample, "name": name, "fabric": fabric}
+        found[name] = evaluate_policy(policy, problems, seen=seen, **how)
+        if arc_tasks is not None and arc_tasks.problems:
+            arc[name] = evaluate_policy(policy, arc_tasks.problems, **{**how, "config": config.replace(tasks=None)})
+    baselines = evaluate_baselines(problems, pool.train, seen=seen, **common)
+    return Judgement(problems, found[BEFORE], found[AFTER], baselines, sandbox.levels, arc_tasks, arc or None)
+
+
+def finish(run: Run) -> Path:
+    """Judge a trained run and report it; report.md. Several processes share the tasks, the first one writes."""
+    trained = open_trained(run.path)
+    recipe = trained.recipe
+    before = start_policy(trained.setting, run.path.parent)
+    fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
+    with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
+        found = judge(trained, before, sandbox, fabric=fabric)
+        if not fabric.is_global_zero:
+            return run.path / "report.md"
+        return write_report(trained, found, sandbox)
+
+
+def write_results(path: str | Path, trained: Trained, found: Judgement) -> Path:
+    """results/metrics.json, and beside it tasks.jsonl with a line for each task before and after PPO."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "run": trained.run.id,
+        "update": trained.update,
+        "policy": trained.policy.facts,
+        "config": {"recipe": trained.recipe.model_dump(mode="json")},
+        "sandbox": found.sandbox,
+        "results": found.content(),
+    }
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    evaluations = {**found.policies, **{f"{name}, ARC": one for name, one in (found.arc or {}).items()}}
+    lines = [
+        json.dumps({"evaluation": name, **asdict(record)}, ensure_ascii=False)
+        for name, one in evaluations.items()
+        for record in one.records
+    ]
+    path.with_name("tasks.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def write_report(trained: Trained, found: Judgement, sandbox: Sandbox) -> Path:
+    """Write results/metrics.json, results/report.html, report.md and their figures; the path of report.md."""
+    run, update = trained.run, trained.update
+    write_results(run.path / "results" / "metrics.json", trained, found)
+    figures = {
+        "learning": plot_learning(run),
+        "before_after": plot_before_after(found.all),
+        "levels": plot_levels(found.policies),
+        "endings": plot_endings(found.policies),
+        "lengths": plot_lengths(found.policies),
+        **plot_examples(found, sandbox),
+    }
+    for name, figure in figures.items():
+        run.save_figure(figure, name)
+    findings(trained, found, sandbox, figures).save(run.path / "results", "report")
+    examples = "\n".join(
+        f"![{name}](figures/{name}.png)" for name in figures if name.startswith(("solved", "unsolved"))
+    )
+    layers = pandas.DataFrame(list(found.sandbox.items()), columns=["layer", "state"])
+    arc = f"\n\n{markdown_table(metric_card(found.arc).reset_index())}" if found.arc else ""
+    sections = [
+        f"## Tasks it never saw\n\nShares of tasks, with 95% intervals over tasks, with the weights of update"
+        f" {update:,}. {trained.recipe.evaluation.samples} programs were drawn a task, and the greedy one.\n\n"
+        f"{markdown_table(metric_card(found.all).reset_index())}\n\n![before and after](figures/before_after.png)",
+        f"## What PPO changed\n\nIntervals are of the paired difference.\n\n"
+        f"{markdown_table(change_table(found.before, found.after))}\n\n![learning](figures/learning.png)",
+        f"## Which tasks\n\npass@1 by the program that made the task.\n\n{markdown_table(part_table(found.policies))}"
+        "\n\n![levels](figures/levels.png)",
+        f"## Programs\n\n{markdown_table(ending_table(found.all))}\n\n![endings](figures/endings.png)\n\n"
+        "![lengths](figures/lengths.png)",
+        f"## Examples\n\nThe program that earned most, beside a task.\n\n{examples}",
+        f"## Real ARC tasks\n\n{found.arc_sentence}{arc}",
+        f"## Sandbox\n\n{markdown_table(layers)}",
+    ]
+    folder, root = shlex.quote(str(run.path)), shlex.quote(str(run.path.parent))
+    commands = [f"ppo evaluate {folder}", f"ppo solve TASK --run {folder}"]
+    commands += [f"ppo train {folder}/config.yaml --root {root}"]
+    return write_page(run, sections, commands, best=f"highest validation pass@1 at update {update:,}")
+
+
+def plot_examples(found: Judgement, sandbox: Sandbox, count: int = 1) -> dict[str, Figure]:
+    """Some solved and unsolved tasks, each with the best program that the trained policy wrote for it, by name."""
+    figures = {}
+    for name, numbers in solved_and_unsolved(found.after, count).items():
+        for at, number in enumerate(numbers):
+            task, program = found.problems[number].task, found.after.records[number].program
+            figures[f"{name}{at or ''}"] = plot_solution(task, program, outputs_of(program, task, sandbox))
+    return figures
+
+
+def outputs_of(program: str, task: Task, sandbox: Sandbox) -> tuple[np.ndarray | None, ...]:
+    """What a program makes of a task's hidden inputs; None where it fails."""
+    (outcome,) = sandbox.run([Job(program, tuple(pair.input for pair in task.test))])
+    return outcome.outputs

@@ -1,0 +1,363 @@
+"""What a program earns on pairs it was not shown: first the share that it gets right, then how short it is.
+
+    perfect                1, and up to `length_bonus` for brevity
+    some pairs right       `partial` times their share, and brevity that cannot reach the next share
+    none right             0 or below: the mean over pairs of what is wrong with each output
+    a trick                0 or below, whatever it gets right, and it counts as passing nothing
+
+So any perfect program beats any other, whatever its length or task, and passing more never earns less. A trick is a
+program that cannot have understood the task: it returns its input, returns one grid for all, holds grids as numbers,
+or looks into the interpreter. Leaves out the running of programs (`rl.sandbox`).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from utils.arc.tasks import Pair
+from utils.core.config import Config
+
+if TYPE_CHECKING:
+    from utils.rl.sandbox import Outcome
+
+Trick = Literal["", "identity", "constant", "literal", "peeking"]
+FAULTS = ("syntax", "truncated", "forbidden", "timeout", "memory", "runtime", "bad_output")
+TRICKS = ("identity", "constant", "literal", "peeking")
+
+
+class RewardConfig(Config):
+    """What programs earn. Values of faults are those of a program all of whose pairs fail in that way."""
+
+    partial: float = Field(0.5, ge=0, le=1)
+    """times the share of pairs that are right, where not all are"""
+    length_bonus: float = Field(0.05, ge=0, le=0.2)
+    """most that brevity adds to a perfect program"""
+    length_scale: float = Field(200.0, gt=0)
+    """characters of a program at which half of the bonus is left"""
+    per_task: float = Field(0.0, ge=0, le=1)
+    """most that `normalise` adds to a perfect program for being rare among the answers to its task; 0: nothing"""
+    most_pairs: int = Field(16, ge=2)
+    """hidden pairs that a task may have; the more, the less brevity can add to an imperfect program"""
+
+    wrong: float = Field(0.0, le=0)
+    """a grid, but another one"""
+    similarity: float = Field(0.0, ge=0)
+    """taken off a wrong grid in proportion to its cells that are wrong, all of it at another size; 0: all alike"""
+    bad_output: float = -0.3
+    """an output that is no grid"""
+    runtime: float = -0.5
+    """an exception"""
+    memory: float = -0.6
+    """too much memory"""
+    timeout: float = -0.6
+    """too much time"""
+    forbidden: float = -0.8
+    """an attempt at what the sandbox forbids, and frame-peeking"""
+    truncated: float = -1.0
+    """a program that was cut off before its end, and not run"""
+    syntax: float = -1.0
+    """no Python"""
+    trick: float = Field(-0.1, le=0)
+    """most that returning the input, one grid for all, or grids held as numbers can earn"""
+
+    literal_cells: int = Field(9, ge=1)
+    """cells of colours in a list of lists from which it counts as a grid held as numbers"""
+    literal_values: int = Field(30, ge=1)
+    """numbers in any one list, or digits in a text or number, from which it does"""
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        faults = {kind: getattr(self, kind) for kind in FAULTS}
+        if min(faults.values()) < self.syntax:
+            raise ValueError(f"syntax {self.syntax:g} must be the worst of the faults {faults}; lower it")
+        if max(faults.values()) > self.bad_output:
+            raise ValueError(f"bad_output {self.bad_output:g} must be the mildest of the faults {faults}; raise it")
+        if self.bad_output >= self.wrong - self.similarity:
+            raise ValueError(
+                f"bad_output {self.bad_output:g} must be below wrong - similarity,"
+                f" {self.wrong - self.similarity:g}: lower it, or similarity"
+            )
+        return self
+
+    @property
+    def room(self) -> float:
+        """A third of the least distance between the rewards of two shares of at most `most_pairs` pairs."""
+        return self.partial / (self.most_pairs * (self.most_pairs - 1)) / 3  # |a/b - c/d| is at least 1 / (b d)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a program earned, and for what: `reward` is the sum of the components."""
+
+    reward: float
+    passed: float  # share of the hidden pairs that are right; 0 for a trick
+    components: dict[str, float]  # passes, brevity, wrong, faults, trick, and task where normalised
+    trick: Trick = ""
+    fault: str = ""  # kind of the first failing input; empty where every input gave a grid
+
+
+def score(outcome: Outcome, program: str, pairs: Sequence[Pair], config: RewardConfig) -> Scored:
+    """The reward of a program that the sandbox ran on the inputs of `pairs`, in their order.
+
+    Equal outputs are equal in size and every cell. A program too tangled for `ast.parse` counts as no Python even
+    where it ran, as tricks in it could not be seen. Raises ValueError where outcome and pairs do not match.
+    """
+    outputs, count = outcome.outputs, len(pairs)
+    if not 1 <= count <= config.most_pairs or len(outputs) != count:
+        raise ValueError(
+            f"{len(outputs)} outputs for {count} hidden pairs; expected one each, for 1 to {config.most_pairs} pairs"
+            " (setting most_pairs)"
+        )
+    tree = _parsed(program)
+    if tree is None:
+        return Scored(config.syntax, 0.0, _components(faults=config.syntax), fault="syntax")
+    kinds = [_kind(outcome, at) for at in range(count)]
+    right = [output is not None and np.array_equal(output, pair.output) for output, pair in zip(outputs, pairs)]
+    faults = sum(getattr(config, kind) for kind in kinds if kind) / count
+    wrong = sum(
+        config.wrong - config.similarity * (1 - similarity(output, pair.output))
+        for output, pair, good in zip(outputs, pairs, right)
+        if output is not None and not good
+    )
+    wrong, fault = wrong / count, next(filter(None, kinds), "")
+    trick = trick_of(tree, outputs, pairs, config)
+    if trick:
+        limit = config.forbidden if trick == "peeking" else config.trick
+        parts = _components(wrong=wrong, faults=faults, trick=min(limit - wrong - faults, 0.0))
+        return Scored(sum(parts.values()), 0.0, parts, trick, fault)
+    passed = sum(right) / count
+    if passed == 0:
+        parts = _components(wrong=wrong, faults=faults)
+    else:
+        bonus = config.length_bonus if passed == 1 else min(config.length_bonus, config.room)
+        brevity = bonus / (1 + len(program.strip()) / config.length_scale)
+        parts = _components(passes=1.0 if passed == 1 else config.partial * passed, brevity=brevity)
+    return Scored(sum(parts.values()), passed, parts, "", fault)
+
+
+def truncated(program: str, config: RewardConfig) -> Scored:
+    """The reward of a program that was cut off before its end token; it is not run, whatever it holds."""
+    return Scored(config.truncated, 0.0, _components(faults=config.truncated), fault="truncated")
+
+
+def normalise(scored: Sequence[Scored], tasks: Sequence[Hashable], config: RewardConfig) -> list[Scored]:
+    """With `per_task` above 0: the same programs, those that pass earning more where their task's others earn less.
+
+    tasks: of which task each program is. To a reward comes (1 + z / (1 + |z|)) / 2 of `per_task`, z the distance from
+    the mean of its task's rewards in their standard deviations; imperfect programs gain less than would reach the next
+    share, those that pass nothing gain nothing. So the order within a task stays as it was, and between tasks perfect
+    still beats imperfect and passing more still never earns less.
+    """
+    if len(scored) != len(tasks):
+        raise ValueError(f"{len(tasks)} tasks for {len(scored)} programs; expected one each")
+    if not config.per_task:
+        return list(scored)
+    groups = defaultdict(list)
+    for one, task in zip(scored, tasks):
+        groups[task].append(one.reward)
+    moments = {task: (np.mean(rewards), np.std(rewards)) for task, rewards in groups.items()}
+    return [_shifted(one, *moments[task], config) for one, task in zip(scored, tasks)]
+
+
+def _shifted(one: Scored, mean: float, deviation: float, config: RewardConfig) -> Scored:
+    if one.passed == 0:
+        return replace(one, components={**one.components, "task": 0.0})
+    z = (one.reward - mean) / deviation if deviation > 1e-9 else 0.0  # all alike but for rounding: in the middle
+    room = config.per_task if one.passed == 1 else min(config.per_task, config.room)
+    gain = float(room * (1 + z / (1 + abs(z))) / 2)
+    return replace(one, reward=one.reward + gain, components={**one.components, "task": gain})
+
+
+def summary(scored: Sequence[Scored]) -> dict[str, float]:
+    """To be logged: means of reward, passed and components; shares of perfect programs, of each trick and fault."""
+    if not scored:
+        raise ValueError("no programs to sum up; expected at least one")
+    tricks, faults = Counter(one.trick for one in scored), Counter(one.fault for one in scored)
+    return {
+        "reward": float(np.mean([one.reward for one in scored])),
+        "passed": float(np.mean([one.passed for one in scored])),
+        "perfect": float(np.mean([one.passed == 1 for one in scored])),
+        "tricks": 1 - tricks[""] / len(scored),
+        "faults": 1 - faults[""] / len(scored),
+        **{f"component/{name}": float(np.mean([x.components[name] for x in scored])) for name in scored[0].components},
+        **{f"trick/{name}": tricks[name] / len(scored) for name in TRICKS},
+        **{f"fault/{name}": faults[name] / len(scored) for name in FAULTS},
+    }
+
+
+def similarity(output: np.ndarray, expected: np.ndarray) -> float:
+    """Share of cells that are right; 0 where the size is not."""
+    return float((output == expected).mean()) if output.shape == expected.shape else 0.0
+
+
+def _components(passes=0.0, brevity=0.0, wrong=0.0, faults=0.0, trick=0.0) -> dict[str, float]:
+    return {"passes": passes, "brevity": brevity, "wrong": wrong, "faults": faults, "trick": trick}
+
+
+def _kind(outcome: Outcome, at: int) -> str:
+    """The kind of fault at one input; empty where it gave a grid."""
+    if outcome.outputs[at] is not None:
+        return ""
+    fault = outcome.faults[at] or outcome.error
+    if fault is None or fault.kind not in FAULTS:
+        raise ValueError(f"no output for input {at}, and {fault}; expected a fault among {', '.join(FAULTS)}")
+    return fault.kind
+
+
+def _parsed(program: str) -> ast.Module | None:
+    """The syntax tree; None for what is no Python, or too deeply nested or too large for the parser."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes and the like in a text that is only looked at
+        try:
+            return ast.parse(program)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def trick_of(
+    tree: ast.Module, outputs: Sequence[np.ndarray | None], pairs: Sequence[Pair], config: RewardConfig
+) -> Trick:
+    """By what a program does and what stands in it; apart from peeking, only where it gave some grid.
+
+    On pairs whose outputs are their inputs, or all one grid, the right program does as identity or constant does: the
+    former counts as a trick all the same, the latter only where the argument is ignored.
+    """
+    if _peeks(tree):
+        return "peeking"
+    given = [(output, pair) for output, pair in zip(outputs, pairs) if output is not None]
+    if not given:
+        return ""
+    if _holds_grid(tree, config):
+        return "literal"
+    if len(given) == len(pairs) and all(np.array_equal(output, pair.input) for output, pair in given):
+        return "identity"
+    alike = _alike([output for output, _ in given])
+    varied = not _alike([pair.input for _, pair in given]) and not _alike([pair.output for _, pair in given])
+    return "constant" if (alike and varied) or _ignores_argument(tree) else ""
+
+
+def _alike(grids: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(grid, grids[0]) for grid in grids[1:])
+
+
+def _ignores_argument(tree: ast.Module) -> bool:
+    """Whether `solve` never reads its argument, or first puts something else in its place."""
+    solve = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "solve"]
+    if not solve:
+        return False
+    arguments = solve[-1].args
+    names = {one.arg for one in (*arguments.posonlyargs, *arguments.args, arguments.vararg) if one}
+    for statement in solve[-1].body:
+        found = [node for node in ast.walk(statement) if isinstance(node, ast.Name) and node.id in names]
+        if any(isinstance(node.ctx, ast.Load) for node in found):
+            return False
+        if found and isinstance(statement, ast.Assign):
+            return True
+    return True
+
+
+def _holds_grid(tree: ast.Module, config: RewardConfig) -> bool:
+    """Whether a grid, a long list of numbers, or a long row of digits stands in the program."""
+    for node in _nodes(tree):
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+            if _count(node) >= config.literal_values:
+                return True
+            rows = getattr(node, "elts", [])
+            colours = all(isinstance(row, ast.List) and all(map(_is_colour, row.elts)) for row in rows)
+            if colours and sum(len(row.elts) for row in rows) >= config.literal_cells:
+                return True
+        elif isinstance(node, ast.Constant) and _digits(node.value) >= config.literal_values:
+            return True
+    return False
+
+
+def _nodes(tree: ast.Module) -> list[ast.AST]:
+    """Every node but the texts that stand alone, such as docstrings."""
+    notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [node for node in ast.walk(tree) if id(node) not in notes or not isinstance(node, ast.Constant)]
+
+
+def _is_colour(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= 9
+
+
+def _count(display: ast.expr) -> int:
+    """Whole numbers in a list, tuple, set or dict and in those inside it."""
+    count, left = 0, [display]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Dict):
+            left += [key for key in node.keys if key is not None] + node.values
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            left += node.elts
+        elif isinstance(node, ast.UnaryOp):
+            left.append(node.operand)
+        else:
+            count += isinstance(node, ast.Constant) and type(node.value) is int
+    return count
+
+
+def _digits(value: object) -> int:
+    """Decimal digits in a text, or (about) of a whole number; bytes up to 9 count as digits too."""
+    if isinstance(value, str):
+        return sum(character.isdecimal() for character in value)
+    if isinstance(value, bytes):
+        return sum(byte <= 9 or 48 <= byte <= 57 for byte in value)
+    return int(value.bit_length() * 0.30103) + 1 if type(value) is int else 0
+
+
+# What leads from a program to its interpreter, its frames and its callers.
+_MODULES = {
+    "builtins", "code", "ctypes", "dis", "faulthandler", "gc", "importlib", "inspect", "pdb", "traceback",
+    "tracemalloc",
+}  # fmt: skip
+_ATTRIBUTES = {
+    "_current_frames", "_getframe", "_getframemodulename", "ag_frame", "cr_frame", "exc_info", "f_back", "f_builtins",
+    "f_code", "f_globals", "f_locals", "gi_frame", "modules", "setprofile", "settrace", "tb_frame", "tb_next",
+}  # fmt: skip
+_FUNCTIONS = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "locals", "open", "vars"}
+_HARMLESS = {"__doc__", "__init__", "__len__", "__main__", "__name__"}
+
+
+def _peeks(tree: ast.Module) -> bool:
+    """Whether the program names a way to its interpreter, its frames or its callers, or makes one up as it runs."""
+    nodes = _nodes(tree)
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            found = any(name.partition(".")[0] in _MODULES or name in _ATTRIBUTES for name in names)
+        elif isinstance(node, ast.Attribute):
+            found = _leads_out(node.attr)
+        elif isinstance(node, ast.Name):
+            found = node.id not in own and (node.id in _FUNCTIONS or _leads_out(node.id))
+        elif isinstance(node, ast.Call):  # getattr of a name that does not stand there
+            named = isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr")
+            found = named and not _is_text(node.args[1:2])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for getattr, or in a format
+            found = any(_leads_out(part) for part in re.split(r"\W+", node.value))
+        else:
+            found = False
+        if found:
+            return True
+    return False
+
+
+def _leads_out(name: str) -> bool:
+    dunder = len(name) > 4 and name.startswith("__") and name.endswith("__")
+    return name in _ATTRIBUTES or (dunder and name not in _HARMLESS)
+
+
+def _is_text(arguments: Sequence[ast.expr]) -> bool:
+    return bool(arguments) and isinstance(arguments[0], ast.Constant) and isinstance(arguments[0].value, str)
