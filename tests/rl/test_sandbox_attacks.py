@@ -452,13 +452,9 @@ def as_nobody() -> dict:
     """The battery by a process that gave up root for good, with the interpreter put where nobody can reach it."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_sandbox_attacks as own; own.unprivileged()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-c", code, str(Path(__file__).parent), place]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode == 77:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -476,7 +472,7 @@ def unprivileged() -> None:
             print(f"nobody cannot reach {python}, and it cannot be put elsewhere: {error}", file=sys.stderr)
             sys.exit(77)
         libc.call("mount", None, b"/", None, libc.RECURSIVE | libc.PRIVATE, None)
-        home, place = python.parents[1], tempfile.mkdtemp()
+        home, place = python.parents[1], sys.argv[2]
         libc.call("mount", os.fsencode(home), os.fsencode(place), None, 0x1000, None)  # MS_BIND
         libc.call("mount", b"none", os.fsencode(closed), b"tmpfs", 0, b"mode=755")
         home.mkdir(parents=True)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from utils.arc.tasks import Pair, Task
+from utils.arc.tasks import Pair, Task, TaskError
 from utils.core.device import choose, make_fabric
 from utils.rl import solve as module
 from utils.rl.evaluate import EvaluationConfig, evaluate_policy
-from utils.rl.solve import Drawn, draw_programs, pass_rates, portions, solve
+from utils.rl.solve import Drawn, draw_programs, find_task, pass_rates, portions, solve
 
 RIGHT = "def solve(grid):\n    return [row[::-1] for row in grid]\n"
 SAME_RULE = "def solve(grid):\n    return [list(reversed(row)) for row in grid]\n"
@@ -189,3 +189,29 @@ def test_a_policy_solves_tasks_of_its_kind(ppo_trained, open_sandbox):
 def test_less_than_one_sample_is_refused(ppo_trained, flip_task):
     with pytest.raises(ValueError, match="samples is 0"):
         solve(flip_task, ppo_trained, 0)
+
+
+def test_tasks_are_found_by_file_or_id(tmp_path, flip_task):
+    content = {
+        part: [{"input": one.input.tolist(), "output": one.output.tolist()} for one in getattr(flip_task, part)]
+        for part in ("train", "test")
+    }
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert find_task(path).id == "mine"
+    assert find_task("00576224").source == "arcagi/evaluation"
+    assert find_task("arcagi2/00576224").source.startswith("arcagi2/")
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.json", "arcagi3/00576224", "arcagi/nothing"])
+def test_unknown_tasks_are_refused_with_what_was_expected(name):
+    with pytest.raises(TaskError, match=f"No task '{name}'.*expected a task's JSON file, or an id"):
+        find_task(name)
+
+
+def test_files_of_several_tasks_are_refused(tmp_path):
+    pair = [{"input": [[1]], "output": [[2]]}]
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps({name: {"train": pair, "test": pair} for name in "ab"}), encoding="utf-8")
+    with pytest.raises(TaskError, match=r"two.json holds 2 tasks"):
+        find_task(path)

@@ -51,6 +51,6 @@ def test_the_targets_met_pass():
 def test_what_falls_short_names_the_first_thing_to_change(evaluation, run, first):
     check = targets_check({"validation": evaluation, "test": found()}, RECIPE, run)
     assert check.status == "warn"
-    assert "validation exact 0.0% of 60%" in check.summary
+    assert "validation exact grids 0.0% of 60%" in check.summary
     assert "test" not in check.summary.split(".")[0]
     assert first in check.summary

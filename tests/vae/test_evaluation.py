@@ -10,12 +10,11 @@ from utils.core.check import Check
 from utils.core.config import Config
 from utils.vae.evaluation import Evaluation, write_metrics
 from utils.vae.latents import LatentUse
-from utils.vae.metrics import Estimate
-from utils.vae.tables import CARD
+from utils.vae.metrics import TITLES, Estimate
 
 
 def evaluation(split="validation", value=0.5):
-    found = {name: Estimate(value, 0.4, math.inf) for name in CARD}
+    found = {name: Estimate(value, 0.4, math.inf) for name in TITLES}
     use = LatentUse(10, 5, kl=30.0, nll=70.0, nll_shuffled=90.0, nll_own_of_size=6.0, nll_shuffled_in_size=8.0)
     return Evaluation(
         split=split,

@@ -109,13 +109,15 @@ def test_intervals_are_those_of_a_mean_over_tasks_and_count_tasks_not_grids():
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * 0.025, rel=0.1)
 
 
-def test_equal_seeds_draw_equal_intervals_and_one_task_has_no_width():
+def test_equal_seeds_draw_equal_intervals_and_one_task_has_none():
     part, whole = np.arange(90), np.full(90, 90)
     one, two, other = (Bootstrap(np.arange(90) // 3, seed=seed).micro(part, whole) for seed in (0, 0, 1))
     assert one == two
     assert one != other
     alone = Bootstrap(["a"] * 90).micro(part, whole)
-    assert alone.low == alone.high == alone.value
+    assert alone.value == one.value
+    assert np.isnan([alone.low, alone.high]).all()
+    assert str(alone).endswith("(no interval: one task)")
 
 
 def test_a_rate_of_nothing_is_nan():

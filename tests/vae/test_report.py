@@ -5,7 +5,8 @@ import json
 import pytest
 
 from utils.vae.betas import train_betas
-from utils.vae.report import bounds_table, finish, judge
+from utils.vae.report import finish, judge
+from utils.vae.tables import bounds_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -96,7 +96,7 @@ def test_without_other_betas_there_is_nothing_to_compare():
     assert is_skipped(compared(empty), "betas=[0,0.2,1]")
     assert is_skipped(rate_distortion(empty), "betas=[0,0.2,1]")
     some = SimpleNamespace(table=pandas.DataFrame({"beta": [0.0], "kl": [1.23456], "nll": [2.0]}))
-    assert compared(some)["kl"].tolist() == [1.235]
+    assert compared(some)["KL, nats a grid"].tolist() == ["1.2"]
     assert rate_distortion(some).axes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from utils.rl.reward import RewardConfig
 from utils.rl.rollout import Problem
 from utils.rl.sandbox import Sandbox
 from utils.rl.solve import Drawn
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 IDENTITY, CONSTANT, RANDOM = "identity", "constant", "random program"
 
@@ -75,10 +79,12 @@ def evaluate_baselines(
     reward: RewardConfig,
     config: EvaluationConfig = EvaluationConfig(),
     seen: Sequence[bool] | None = None,
+    fabric: Fabric | None = None,
 ) -> dict[str, Evaluation]:
-    """The evaluation of each baseline by its name; `examples` are those whose programs are drawn at random."""
+    """The evaluation of each baseline by its name; `examples` are those whose programs are drawn at random.
+
+    `seen` and `fabric` are as in `evaluate_writer`.
+    """
+    common = {"sandbox": sandbox, "reward": reward, "config": config, "seen": seen, "fabric": fabric}
     writers = {IDENTITY: always(identity), CONSTANT: always(constant), RANDOM: random_programs(examples)}
-    return {
-        name: evaluate_writer(write, problems, sandbox=sandbox, reward=reward, config=config, name=name, seen=seen)
-        for name, write in writers.items()
-    }
+    return {name: evaluate_writer(write, problems, name=name, **common) for name, write in writers.items()}

@@ -6,9 +6,11 @@ the settings; nothing is stored.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -16,6 +18,9 @@ from utils.arc.programs import Example, ProgramsConfig, content_key, generate
 from utils.arc.tasks import Task
 from utils.core.config import Config
 from utils.rl.rollout import Problem
+
+if TYPE_CHECKING:
+    import pandas
 
 SPLITS = ("test", "validation", "train")  # made in this order, each without the tasks of those before
 
@@ -37,9 +42,9 @@ class PoolConfig(Config):
     """of the tasks"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Pool:
-    """The examples of each split."""
+    """The examples of each split; it shows itself as a table of them."""
 
     config: PoolConfig
     train: Sequence[Example]
@@ -54,6 +59,29 @@ class Pool:
     def seen(self) -> frozenset[str]:
         """The programs that made the training tasks."""
         return frozenset(example.program for example in self.train)
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row a split: its tasks, the programs that made them, tasks of programs not in training, tasks by steps."""
+        import pandas
+
+        rows = {}
+        for name in reversed(SPLITS):
+            examples = getattr(self, name)
+            steps = Counter(example.depth for example in examples)
+            rows[name] = {
+                "tasks": len(examples),
+                "different programs": len({example.program for example in examples}),
+                "of programs not in training": sum(example.program not in self.seen for example in examples),
+                **{f"{depth} step{'s' * (depth > 1)}": steps[depth] for depth in sorted(steps)},
+            }
+        return pandas.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
+
+    def __repr__(self) -> str:
+        return self.table.to_string()
+
+    def _repr_html_(self) -> str:
+        return self.table.to_html()
 
 
 @lru_cache(maxsize=2)

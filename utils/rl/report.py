@@ -123,7 +123,7 @@ def judge(trained: Trained, before: CodePolicy, sandbox: Sandbox, *, fabric: Fab
         found[name] = evaluate_policy(policy, problems, seen=seen, **how)
         if arc_tasks is not None and arc_tasks.problems:
             arc[name] = evaluate_policy(policy, arc_tasks.problems, **{**how, "config": config.replace(tasks=None)})
-    baselines = evaluate_baselines(problems, pool.train, seen=seen, **common)
+    baselines = evaluate_baselines(problems, pool.train, seen=seen, fabric=fabric, **common)
     return Judgement(problems, found[BEFORE], found[AFTER], baselines, sandbox.levels, arc_tasks, arc or None)
 
 

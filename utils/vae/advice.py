@@ -13,6 +13,7 @@ import pandas
 from utils.core.check import Check
 from utils.vae.collapse import COLLAPSE
 from utils.vae.evaluation import Evaluation
+from utils.vae.metrics import TITLES
 from utils.vae.recipes import VAERecipe
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ SIZES = 0.97  # share of grids whose size should be right before anything else m
 def targets_check(evaluations: Mapping[str, Evaluation], recipe: VAERecipe, run: Run) -> Check:
     """Whether the targets are met, with what was reached and how far it is; and the first thing to change if not."""
     rows = [
-        {"split": split, "rate": rate, "target": target, "reached": evaluations[split].reconstruction[rate].value}
+        {
+            "split": split,
+            "rate": TITLES[rate],
+            "target": target,
+            "reached": evaluations[split].reconstruction[rate].value,
+        }
         for (split, rate), target in TARGETS.items()
         if split in evaluations
     ]
@@ -70,9 +76,10 @@ def advice(evaluations: Mapping[str, Evaluation], recipe: VAERecipe, run: Run) -
     if recipe.model.architecture == "dense":
         more = f"raise model.latents (now {recipe.model.latents})"
         return f"It has learned what it can hold: take model.architecture=palette, or {more}."
+    lower = f"lower model.beta (now {recipe.model.beta:g}), " if recipe.model.beta else ""
     return (
-        f"It has learned what it can hold: lower model.beta (now {recipe.model.beta:g}), raise model.channels (now"
-        f" {recipe.model.channels}) or model.widths (now {recipe.model.widths}), and train again."
+        f"It has learned what it can hold: {lower}raise model.channels (now {recipe.model.channels}) or model.widths"
+        f" (now {recipe.model.widths}), and train again."
     )
 
 

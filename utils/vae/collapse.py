@@ -70,10 +70,14 @@ def _advice(settings: Mapping[str, Any]) -> str:
     twice = ", and twice that at the end of its classical schedule" if settings.get("schedule") == "classical" else ""
     now = f" (now {beta:g}{twice})" if isinstance(beta, (int, float)) else ""
     low = isinstance(beta, (int, float)) and beta <= 0.05
-    change = "Keep beta" if low else "Lower beta"
-    advice = (
-        f"{change}{now}{'' if low else ' to about 0.05'}, warm it up over the first fifth of training, and train longer"
-    )
+    gentle = settings.get("schedule") in ("linear", "cosine") and settings.get("rise", 0) >= 0.2
+    steps = [f"{'keep beta' if low else 'lower beta'}{now}{'' if low else ' to about 0.05'}"]
+    if beta == 0:
+        steps = ["beta is 0, so nothing but the training holds the latents back"]
+    elif not gentle:
+        steps.append("let it rise over the first fifth of training (model.schedule=linear)")
+    advice = ", ".join([*steps, "and train longer" if len(steps) > 1 or beta != 0 else "train longer"])
+    advice = advice[0].upper() + advice[1:]
     if architecture == "dense":
         return f"{advice}; or take architecture: palette in place of dense, whose latents keep where things are."
     return f"{advice}."

@@ -96,6 +96,8 @@ def evaluate(
     print(metric_card(found).to_string())
     for name, evaluation in found.items():
         print("", name, *evaluation.checks, sep="\n")
+        if evaluation.disentanglement:
+            print(evaluation.disentanglement)
     print(f"\nMetrics of step {trained.step}: {path}")
 
 

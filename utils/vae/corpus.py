@@ -113,7 +113,10 @@ def _divided(config: CorpusConfig, real: GridSplit) -> tuple[dict[str, np.ndarra
     try:
         split_of = split_groups(groups, shares, seed=config.seed)
     except ValueError as error:
-        raise CorpusError(str(error)) from None
+        raise CorpusError(
+            f"{error} Each of corpus.splits takes a group, so three at least are needed; tasks that share a grid of"
+            " more than corpus.merge_cells cells are one group."
+        ) from None
     exact = keys(real.grids)
     rows, elsewhere, dropped = {}, set(), {}
     for name in SPLITS:

@@ -118,7 +118,6 @@ def evaluate_vae(
     checks = [
         gate(counts, baselines[MODAL], bootstrap),
         collapse_check(use, foreground=rates(counts)["foreground"], settings=settings),
-        *([axes.check()] if axes else []),
     ]
     table = pandas.DataFrame({"row": rows, "task_id": split.task_ids, **counts})
     return Evaluation(

@@ -54,7 +54,7 @@ def standing(run: Run) -> str:
         return "not evaluated yet"
     last = metrics.loc[metrics["validation/loss"].last_valid_index()]
     return (
-        f"validation: {last['validation/non_padding']:.1%} of the cells inside, {last['validation/exact']:.1%} of the"
+        f"validation: {last['validation/non_padding']:.1%} of the cells inside (at the true size), {last['validation/exact']:.1%} of the"
         f" grids exact, KL {last['validation/kl']:.0f} nats a grid"
     )
 

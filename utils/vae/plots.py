@@ -14,6 +14,7 @@ import numpy as np
 from utils.core.plots import canvas, plot_grid
 from utils.vae.config import PLACES, VAEConfig
 from utils.vae.latents import ACTIVE_KL
+from utils.vae.metrics import TITLES
 
 if TYPE_CHECKING:
     import pandas
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from utils.core.run import Run
     from utils.vae.data import GridSplit
 
-RATES = {"all": "all cells", "non_padding": "cells inside", "foreground": "foreground", "exact": "exact grids"}
+RATES = {name: TITLES[name] for name in ("all", "non_padding", "foreground", "exact")}
 MARKERS = "osD^v<>P*X"
 DARK, PALE = "#1f4e79", "#c8d6e5"
 ORANGE = "#c55a11"

@@ -23,9 +23,9 @@ from utils.vae.evaluation import Evaluation, write_metrics
 from utils.vae.grid_plots import plot_samples
 from utils.vae.plots import plot_history
 from utils.vae.recipes import VAERecipe, open_trained
-from utils.vae.samples import Samples, draw_samples
+from utils.vae.samples import NOTES, Samples, draw_samples
 from utils.vae.sampling import samplers_of
-from utils.vae.tables import metric_card
+from utils.vae.tables import bounds_table, metric_card, rates_table
 
 if TYPE_CHECKING:
     from utils.vae.data import GridData
@@ -42,18 +42,22 @@ def judge(
     splits: Sequence[str] = ("validation", "test"),
     others: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Evaluation]:
-    """The evaluation of a model on each split, beside the baselines and `others`."""
+    """The evaluation of a model on each split, beside the baselines and `others`.
+
+    What does not depend on the split (`evaluation.factor_grids`) is measured with the first.
+    """
+    later = recipe.evaluation.replace(factor_grids=0)
     return {
         name: evaluate_vae(
             model,
             getattr(data, name),
-            recipe.evaluation,
+            later if number else recipe.evaluation,
             name=name,
             train=None if name == "train" else data.train,
             others=others,
             settings=recipe.model.model_dump(),
         )
-        for name in splits
+        for number, name in enumerate(splits)
     }
 
 
@@ -112,14 +116,18 @@ def write_report(
         for name, evaluation in evaluations.items()
         for check in evaluation.checks
     )
+    known = [str(one.disentanglement) for one in evaluations.values() if one.disentanglement]
+    factors = known[0] if known else "Not measured: evaluation.factor_grids is 0."
     folder, root = shlex.quote(str(run.path)), shlex.quote(str(run.path.parent))
     results = [
-        f"## Reconstruction\n\nShares in % of grids of tasks it never saw, with 95% intervals over tasks, at step"
-        f" {step:,}.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
+        f"## Reconstruction\n\nShares in % of grids of tasks it never saw, each drawn at the size the model"
+        f" predicts, with 95% intervals over tasks, at step {step:,}. The curves are over every validation grid at its"
+        f" true size.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
         f"## Checks\n\n{markdown_table(checks)}",
-        f"## Likelihood\n\nNats a grid, and bits a cell inside grids.\n\n{markdown_table(bounds_table(evaluations))}",
-        f"## Samples\n\nThe first sampler is the recipe's.\n\n{markdown_table(samples.table)}\n\n"
+        f"## Likelihood\n\nWith 95% intervals over tasks.\n\n{markdown_table(bounds_table(evaluations))}",
+        f"## Samples\n\nThe first sampler is the recipe's.\n\n{NOTES}\n\n{markdown_table(samples.shown())}\n\n"
         "![samples](figures/samples.png)",
+        f"## Latents and factors\n\n{factors}",
         f"## Rate and distortion\n\n{_rates(betas)}",
     ]
     commands = [f"vae evaluate {folder}", f"vae sample {folder}", f"vae train {folder}/config.yaml --root {root}"]
@@ -129,11 +137,4 @@ def write_report(
 def _rates(betas: Betas) -> str:
     if betas.table.empty:
         return "No model was trained at another beta: the recipe's `betas` are empty."
-    return f"Nats a grid on the validation split.\n\n{markdown_table(betas.table)}"
-
-
-def bounds_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
-    """A row a bound of the likelihood, a column a split, each with its 95% interval over tasks."""
-    names = dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.bounds)
-    columns = {split: [str(one.bounds[name]) for name in names] for split, one in evaluations.items()}
-    return pandas.DataFrame({"bound": list(names), **columns})
+    return f"On the validation split, each grid at its true size.\n\n{markdown_table(rates_table(betas.table))}"

@@ -5,6 +5,7 @@ Leaves out the samplers themselves (`vae.sampler`) and how canvases are drawn (`
 
 from __future__ import annotations
 
+import html
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
     from utils.vae.model import BetaVAE
 
 
+SHARES = {
+    "valid": "valid, %",
+    "distinct": "distinct, %",
+    "copies": "copies, %",
+    "copies_turned": "copies once turned, %",
+    "nearest": "from training, %",
+    "one_colour": "one colour, %",
+    "changes": "changes, %",
+}
+"""columns that are shares, and what they are called where people read them"""
+NOTES = (
+    "valid: is a rectangle of colours; distinct: no earlier one equals it; copies: is a training grid cell for cell, or"
+    " once turned, mirrored and recoloured; from training: cells that differ from the nearest training grid, of the"
+    " cells it has (the median grid); one colour: cells of its most frequent colour; changes: neighbouring cells whose"
+    " colours differ, many in noise and few in drawings; cells: of the median grid; colours: of a grid on average. The"
+    " last row is of real grids."
+)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Canvases by sampler and temperature, and what is known of them. Shows itself as the table."""
@@ -36,8 +56,17 @@ class Samples:
     distances: dict[str, np.ndarray]
     """cells (n,) that differ from the nearest training canvas"""
 
+    def shown(self) -> pandas.DataFrame:
+        """The table as people read it: shares in %, counts to one decimal."""
+        columns = {"sampler": self.table["sampler"]}
+        for name, title in SHARES.items():
+            columns[title] = [f"{100 * value:.1f}" for value in self.table[name]]
+        for name in ("cells", "colours"):
+            columns[name] = [f"{value:.1f}" for value in self.table[name]]
+        return pandas.DataFrame(columns)
+
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False, float_format="{:.3g}".format)
+        return f"<p>{html.escape(NOTES)}</p>{self.shown().to_html(index=False)}"
 
 
 def draw_samples(

@@ -17,6 +17,7 @@ from utils.vae.grid_plots import plot_completion, plot_reconstructions
 from utils.vae.latent_plots import plot_embedding, plot_palette
 from utils.vae.plots import plot_rate_distortion
 from utils.vae.probes import LEAST_TASKS, probes_table
+from utils.vae.tables import rates_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from utils.vae.betas import Betas
     from utils.vae.data import GridSplit
+    from utils.vae.disentangle import Disentanglement
     from utils.vae.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def reconstructed(model: nn.Module, own: GridSplit | None) -> Figure | Check:
 
 def compared(betas: Betas) -> pandas.DataFrame | Check:
     """How the models at other betas do."""
-    return Check("other betas", "skip", NO_BETAS) if betas.table.empty else betas.table.round(3)
+    return Check("other betas", "skip", NO_BETAS) if betas.table.empty else rates_table(betas.table)
 
 
 def rate_distortion(betas: Betas) -> Figure | Check:
@@ -65,6 +67,11 @@ def rate_distortion(betas: Betas) -> Figure | Check:
     return (
         Check("rate against distortion", "skip", NO_BETAS) if betas.table.empty else plot_rate_distortion(betas.table)
     )
+
+
+def axes_of(evaluation: Evaluation) -> Disentanglement | Check:
+    """How far single latents stand for single factors."""
+    return evaluation.disentanglement or Check("disentanglement", "skip", "evaluation.factor_grids is 0")
 
 
 def probed(evaluation: Evaluation) -> pandas.DataFrame | Check:

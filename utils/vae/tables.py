@@ -9,23 +9,14 @@ import numpy as np
 import pandas
 
 from utils.vae.latents import bits_per_cell
+from utils.vae.metrics import NO_INTERVAL, TITLES
 
 if TYPE_CHECKING:
     from utils.vae.evaluation import Evaluation
 
-CARD = {
-    "all": "all cells",
-    "non_padding": "inside",
-    "non_padding_macro": "inside, by task",
-    "foreground": "foreground",
-    "shape": "size",
-    "exact": "exact grids",
-}
-"""columns of the card: each rate and what it is called"""
-
 
 def metric_card(results: Mapping[str, Evaluation | Mapping[str, Any]]) -> pandas.DataFrame:
-    """The model beside the baselines on each split, in % with 95% intervals over tasks.
+    """The model beside the baselines on each split: over how many grids, and in % with 95% intervals over tasks.
 
     `results` are those of results/metrics.json, or evaluations, by the name of their split.
     """
@@ -33,12 +24,60 @@ def metric_card(results: Mapping[str, Evaluation | Mapping[str, Any]]) -> pandas
     for split, result in results.items():
         content = result if isinstance(result, Mapping) else result.content()
         for name, found in {"this model": content["reconstruction"], **content["baselines"]}.items():
-            rows[split, name] = {title: _percent(found[key]) for key, title in CARD.items()}
+            shares = {title: _percent(found[key]) for key, title in TITLES.items()}
+            rows[split, name] = {"grids": f"{content['counts']['grids']:,}", **shares}
     if not rows:
         raise ValueError("No results to show; expected those of at least one split.")
     card = pandas.DataFrame.from_dict(rows, orient="index")
     card.index = pandas.MultiIndex.from_tuples(rows, names=["split", "predictor"])
     return card
+
+
+def rates_table(table: pandas.DataFrame) -> pandas.DataFrame:
+    """`Betas.table` as people read it: nats a grid to one decimal, and shares in %."""
+    shown = {
+        "beta": ("beta", "{:g}"),
+        "steps": ("steps", "{:,.0f}"),
+        "kl": ("KL, nats a grid", "{:.1f}"),
+        "nll": ("-log p(x|z), nats a grid", "{:.1f}"),
+        "non_padding": (f"{TITLES['non_padding']}, %", "{:.1%}"),
+        "exact": (f"{TITLES['exact']}, %", "{:.1%}"),
+    }
+    columns = {
+        title: [form.format(value).rstrip("%") for value in table[name]]
+        for name, (title, form) in shown.items()
+        if name in table
+    }
+    return pandas.DataFrame(columns)
+
+
+def bounds_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
+    """A row a bound of the likelihood, a column a split, each with its 95% interval over tasks.
+
+    The ELBO stands twice: over every grid, and beside IWAE over those that IWAE was taken over.
+    """
+    titles = {
+        "nll": "-log p(x|z), nats a grid",
+        "kl": "KL, nats a grid",
+        "elbo": "ELBO, nats a grid",
+        "bits_per_cell": "bits a cell inside",
+        "iwae_elbo": "ELBO over those grids",
+    }
+    columns = {}
+    for split, one in evaluations.items():
+        bounds = {titles[name]: str(one.bounds[name]) for name in titles if name in one.bounds}
+        iwae = {f"IWAE-{name[5:]} over those grids": str(one.bounds[name]) for name in one.bounds if _is_iwae(name)}
+        few = {"grids that IWAE is taken over": f"{one.counts['iwae_grids']:,}"} if iwae else {}
+        last = titles["iwae_elbo"]
+        over = {last: bounds.pop(last)} if last in bounds else {}
+        columns[split] = {"grids": f"{one.counts['grids']:,}", **bounds, **few, **over, **iwae}
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    content = {split: [column.get(name, "–") for name in names] for split, column in columns.items()}
+    return pandas.DataFrame({"bound": list(names), **content})
+
+
+def _is_iwae(name: str) -> bool:
+    return name.startswith("iwae_") and name != "iwae_elbo"
 
 
 def worst_and_best(grids: pandas.DataFrame, count: int = 10) -> dict[str, np.ndarray]:
@@ -70,9 +109,11 @@ def bits_by_task(grids: pandas.DataFrame, count: int = 10) -> pandas.DataFrame:
 
 
 def _percent(found: Mapping[str, float | None]) -> str:
-    """`91.3 (90.1 to 92.5)`; a dash where there was nothing to count."""
+    """`91.3 (90.1 to 92.5)`, or why there is no interval; a dash where there was nothing to count."""
     if found["value"] is None:
         return "–"
+    if found["low"] is None:
+        return f"{100 * found['value']:.1f} ({NO_INTERVAL})"
     return "{value:.1f} ({low:.1f} to {high:.1f})".format(
         **{key: float("nan") if value is None else 100 * value for key, value in found.items()}
     )

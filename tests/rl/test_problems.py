@@ -1,0 +1,78 @@
+"""The pool: splits without a task in common, within their size, the same for the same settings."""
+
+import pytest
+
+from utils.arc.programs import ProgramsConfig, ProgramsError, run
+from utils.arc.programs import parse as steps_of
+from utils.rl.problems import PoolConfig, make_pool, problems
+
+PROGRAMS = ProgramsConfig(primitives=("flip_rows", "transpose", "mirror_right"), max_depth=2, max_side=4)
+CONFIG = PoolConfig(programs=PROGRAMS, train=60, validation=20, test=30, max_cells=110)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return make_pool(CONFIG)
+
+
+def pairs(example):
+    task = example.task
+    return frozenset(
+        (pair.input.tobytes(), pair.input.shape, pair.output.tobytes()) for pair in (*task.train, *task.test)
+    )
+
+
+def test_splits_have_their_sizes_and_no_task_is_twice(pool):
+    assert [len(pool.train), len(pool.validation), len(pool.test)] == [60, 20, 30]
+    everything = [*pool.train, *pool.validation, *pool.test]
+    assert len({pairs(example) for example in everything}) == 110
+    assert len({example.task.id for example in everything}) == 110
+
+
+def test_a_program_makes_the_pairs_of_its_task(pool):
+    for example in pool.train[:20]:
+        for pair in (*example.task.train, *example.task.test):
+            assert run(steps_of(example.program), pair.input.tolist()) == pair.output.tolist()
+
+
+def test_no_task_shows_more_cells_than_it_may_and_depths_are_as_weighed(pool):
+    shown = [
+        sum(grid.shape[0] * (grid.shape[1] + 1) for pair in example.task.train for grid in (pair.input, pair.output))
+        for example in pool.train
+    ]
+    assert 80 < max(shown) <= 110
+    # Of 60 draws at 0.4 : 0.4 (the third weight is for depth 3), 30 are of depth 1; four deviations are 15.
+    assert 15 <= sum(example.depth == 1 for example in pool.train) <= 45
+
+
+def test_equal_settings_make_equal_pools_and_another_seed_another(pool):
+    make_pool.cache_clear()
+    again, other = make_pool(CONFIG), make_pool(CONFIG.replace(seed=1))
+    assert [pairs(one) for one in again.test] == [pairs(one) for one in pool.test]
+    assert [one.program for one in again.train] == [one.program for one in pool.train]
+    assert not {pairs(one) for one in other.train} & {pairs(one) for one in pool.train}
+    assert again.fingerprint == pool.fingerprint != other.fingerprint
+
+
+def test_held_out_splits_do_not_depend_on_how_much_there_is_to_learn_from(pool):
+    more = make_pool(CONFIG.replace(train=70))
+    assert [pairs(one) for one in more.test] == [pairs(one) for one in pool.test]
+    assert [pairs(one) for one in more.validation] == [pairs(one) for one in pool.validation]
+    assert [one.program for one in more.train[:60]] == [one.program for one in pool.train]
+
+
+def test_seen_are_the_programs_of_the_training_tasks(pool):
+    assert pool.seen == {example.program for example in pool.train}
+
+
+def test_problems_are_prompts_and_levels_of_the_tasks(pool):
+    made = problems(pool.test, lambda task: [len(task.train), *task.train[0].input.shape])
+    assert [one.task for one in made] == [example.task for example in pool.test]
+    assert [one.level for one in made] == [example.depth for example in pool.test]
+    assert made[0].prompt == (3, *pool.test[0].task.train[0].input.shape)
+
+
+def test_settings_that_no_task_meets_are_an_error_that_says_what_to_change():
+    few = PROGRAMS.replace(max_draws=5)
+    with pytest.raises(ProgramsError, match="or more than 12 cells"):
+        make_pool(CONFIG.replace(programs=few, max_cells=12))
