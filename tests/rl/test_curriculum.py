@@ -1,4 +1,4 @@
-"""The curriculum: shares by what there is to learn, tasks in turn, all of it a function of the seed and what was told."""
+"""The curriculum: shares by what there is to learn, tasks in turn, all a function of the seed and what was told."""
 
 from collections import Counter
 

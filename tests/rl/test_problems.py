@@ -1,5 +1,7 @@
 """The pool: splits without a task in common, within their size, the same for the same settings."""
 
+import dataclasses
+
 import pytest
 
 from utils.arc.programs import ProgramsConfig, ProgramsError, run
@@ -52,6 +54,7 @@ def test_equal_settings_make_equal_pools_and_another_seed_another(pool):
     assert [one.program for one in again.train] == [one.program for one in pool.train]
     assert not {pairs(one) for one in other.train} & {pairs(one) for one in pool.train}
     assert again.fingerprint == pool.fingerprint != other.fingerprint
+    assert dataclasses.replace(pool, test=pool.test[::-1]).fingerprint != pool.fingerprint
 
 
 def test_held_out_splits_do_not_depend_on_how_much_there_is_to_learn_from(pool):

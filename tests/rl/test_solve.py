@@ -12,8 +12,9 @@ import torch
 from utils.arc.tasks import Pair, Task, TaskError
 from utils.core.device import choose, make_fabric
 from utils.rl import solve as module
+from utils.rl.draws import Drawn
 from utils.rl.evaluate import EvaluationConfig, evaluate_policy
-from utils.rl.solve import Drawn, draw_programs, find_task, pass_rates, portions, solve
+from utils.rl.solve import find_task, pass_rates, solve
 
 RIGHT = "def solve(grid):\n    return [row[::-1] for row in grid]\n"
 SAME_RULE = "def solve(grid):\n    return [list(reversed(row)) for row in grid]\n"
@@ -45,24 +46,6 @@ told = {"world": fabric.world_size, "rates": rates, "correct": [one.correct for 
 print("told " + json.dumps(told) + "\\n", end="", flush=True)
 leave_processes()
 """
-
-
-def test_portions_hold_every_problem_once_whatever_the_number_of_processes(flip_problems):
-    class Rank:
-        def __init__(self, rank, world):
-            self.global_rank, self.world_size = rank, world
-
-    alone = portions(flip_problems, 2)
-    assert sorted(at for part in alone for at in part) == list(range(6))
-    for world in (2, 3, 5):
-        shares = [portions(flip_problems, 2, Rank(rank, world)) for rank in range(world)]
-        assert sorted(part for share in shares for part in share) == sorted(alone)
-
-
-def test_portions_hold_problems_of_like_length(ppo_trained):
-    problems = ppo_trained.setting.test
-    lengths = [[len(problems[at].prompt) for at in part] for part in portions(problems, 5)]
-    assert [one for part in lengths for one in part] == sorted(len(one.prompt) for one in problems)
 
 
 def test_pass_rates_are_those_of_an_evaluation_of_the_same_draws(ppo_trained, open_sandbox):
@@ -106,15 +89,6 @@ def test_two_processes_find_what_one_finds(ppo_trained, tmp_path):
     for each in two:
         assert each["rates"] == pytest.approx(one["rates"])
         assert (each["correct"], each["tokens"]) == (one["correct"], one["tokens"])
-
-
-def test_a_cut_off_program_is_shorter_than_none_that_ended_within_the_limit(ppo_trained):
-    sample = ppo_trained.recipe.ppo.sample.replace(max_new_tokens=3)
-    drawn = draw_programs(
-        ppo_trained.policy, ppo_trained.setting.test, 4, sample, read=ppo_trained.setting.dialogue.read, seed=0
-    )
-    assert all(length == 3 for length, whole in zip(drawn.tokens, drawn.finished) if not whole)
-    assert not all(drawn.finished)
 
 
 @pytest.fixture

@@ -53,6 +53,13 @@ def test_every_wrong_cell_has_a_cross(model, split):
     assert [ax.get_ylabel() for ax in panels[:, 0]] == ["input", "reconstruction", "wrong cells", "confidence"]
 
 
+def test_a_single_grid_has_its_panels_abreast_and_a_scale_beside_them(model, split):
+    figure = plot_reconstructions(model, split, [3])
+    wrong = int(reconstructions(model, split.grids[[3]]).wrong.sum())
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["input", "reconstruction", f"wrong cells: {wrong} wrong", "confidence", ""]
+
+
 def test_groups_stand_below_one_another_ten_abreast(model, split):
     figure = plot_reconstructions(model, split, {"worst": range(11), "best": [2]})
     assert len(figure.axes) == 4 * 3 * 10 + 1  # ten worst, the eleventh, one best; and the scale of confidence

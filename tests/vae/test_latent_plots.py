@@ -41,9 +41,11 @@ def split():
 
 def test_a_traversal_has_a_line_a_dimension_and_says_its_nats(split):
     figure = plot_traversals(model_of(), split, 1, count=2, steps=3)
-    panels = np.array(figure.axes).reshape(2, 4)
-    assert [ax.get_title(loc="left") for ax in panels[0]] == ["as it is", "-3", "0", "+3"]
-    assert all(ax.get_ylabel().endswith(" nats") for ax in panels[:, 0])
+    panels = np.array(figure.axes).reshape(2, 5)
+    assert [ax.get_title(loc="left") for ax in panels[0]] == ["the grid", "decoded", "-3", "0", "+3"]
+    assert all(ax.get_ylabel().endswith(" nats") for ax in panels[:, 1])
+    assert [ax.axison for ax in panels[:, 0]] == [True, False]
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes if ax.axison}) == 1  # one scale
 
 
 def test_lines_of_other_values_have_headings_of_their_own(split):
@@ -57,18 +59,18 @@ def test_lines_of_other_values_have_headings_of_their_own(split):
         return mu, logvar
 
     model.encode = pushed
-    moved = np.array(plot_traversals(model, split, 1, count=3, steps=3).axes).reshape(3, 4)
-    titles = {tuple(ax.get_title(loc="left") for ax in line[1:]) for line in moved}
+    moved = np.array(plot_traversals(model, split, 1, count=3, steps=3).axes).reshape(3, 5)
+    titles = {tuple(ax.get_title(loc="left") for ax in line[2:]) for line in moved}
     assert titles <= {("-3", "0", "+3"), ("-3", "+1", "+5"), ("", "", "")}
     assert ("-3", "+1", "+5") in titles
 
 
 def test_the_palette_moves_in_the_palette_architecture_alone(split):
-    panels = np.array(plot_palette(model_of(), split, 0, others=[1, 2, 3], count=2).axes).reshape(3, 8)
-    assert panels[0, 0].get_ylabel() == "palettes of\nother grids"
-    assert [ax.axison for ax in panels[0]] == [True] * 4 + [False] * 4
-    assert all(ax.get_ylabel().startswith("colours ") for ax in panels[1:, 0])
-    assert len(plot_palette(model_of(), split).axes) == 8 * 4
+    panels = np.array(plot_palette(model_of(), split, 0, others=[1, 2, 3], count=2).axes).reshape(3, 9)
+    assert panels[0, 1].get_ylabel() == "palettes of\nother grids"
+    assert [ax.axison for ax in panels[0]] == [True] * 5 + [False] * 4
+    assert all(ax.get_ylabel().startswith("colours ") for ax in panels[1:, 1])
+    assert len(plot_palette(model_of(), split).axes) == 9 * 4
     with pytest.raises(ValueError, match="no palette to move"):
         plot_palette(model_of("spatial"), split)
 

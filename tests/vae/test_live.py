@@ -32,7 +32,7 @@ def test_without_ipywidgets_there_is_a_picture(vae_trained, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else find(name))
     figure = slide_latents(vae_trained.model, vae_trained.data().validation, count=2)
-    assert len(figure.axes) == 2 * 8  # the grid and seven values of each
+    assert len(figure.axes) == 2 * 9  # the grid, what it decodes to, and seven values of each
 
 
 def test_sliders_are_as_many_as_asked_for_start_at_the_mean_and_decode_where_they_are_moved_to(

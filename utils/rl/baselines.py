@@ -15,12 +15,12 @@ import numpy as np
 
 from utils.arc.programs import Example
 from utils.arc.tasks import Task
+from utils.rl.draws import Drawn
 from utils.rl.evaluate import EvaluationConfig, Writer, evaluate_writer
 from utils.rl.evaluation import Evaluation
 from utils.rl.reward import RewardConfig
 from utils.rl.rollout import Problem
 from utils.rl.sandbox import Sandbox
-from utils.rl.solve import Drawn
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

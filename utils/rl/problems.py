@@ -16,7 +16,7 @@ from pydantic import Field
 
 from utils.arc.programs import Example, ProgramsConfig, content_key, generate
 from utils.arc.tasks import Task
-from utils.core.config import Config
+from utils.core.config import Config, digest
 from utils.rl.rollout import Problem
 
 if TYPE_CHECKING:
@@ -51,9 +51,11 @@ class Pool:
     validation: Sequence[Example]
     test: Sequence[Example]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return self.config.fingerprint()
+        """Of every task and its program, in order."""
+        splits = (self.train, self.validation, self.test)
+        return digest([[(one.task.id, one.program) for one in split] for split in splits])  # the id is of the pairs
 
     @cached_property
     def seen(self) -> frozenset[str]:

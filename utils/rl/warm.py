@@ -5,6 +5,7 @@ Only a program's tokens are targets, its end among them; what the prompt says is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,13 @@ class Demonstrations:
     prompts: Sequence[Sequence[int]]
     answers: Sequence[Sequence[int]]
     pad_id: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every token."""
+        rows = [row for pair in zip(self.prompts, self.answers) for row in pair]
+        tokens = np.concatenate([np.asarray([len(row), *row], np.int64) for row in rows])
+        return hashlib.sha256(tokens.tobytes()).hexdigest()[:12]
 
     def num_batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> int:
         return -(-len(self.prompts) // batch_size)
@@ -75,12 +83,13 @@ class WarmData:
     fingerprint: str
 
 
-def warm_data(pool: Pool, encode: Callable[[Task], Sequence[int]], answer: Callable[[str], Sequence[int]], pad_id: int):
+def warm_data(
+    pool: Pool, encode: Callable[[Task], Sequence[int]], answer: Callable[[str], Sequence[int]], pad_id: int
+) -> WarmData:
     """The pool's tasks as prompts (by `encode`) and its programs as what to answer (by `answer`, its end included)."""
 
     def split(examples: Sequence[Example]) -> Demonstrations:
         return Demonstrations([encode(one.task) for one in examples], [answer(one.program) for one in examples], pad_id)
 
     train, validation = split(pool.train), split(pool.validation)
-    sample = [list(map(int, (*train.prompts[0], *train.answers[0])))]
-    return WarmData(train, validation, digest([pool.fingerprint, sample]))
+    return WarmData(train, validation, digest([train.fingerprint, validation.fingerprint]))

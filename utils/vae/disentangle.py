@@ -38,8 +38,8 @@ class Disentanglement:
 
     def __str__(self) -> str:
         return (
-            f"MIG {self.mig:.2f}, DCI {self.disentanglement:.2f} (dimensions) and {self.completeness:.2f} (factors), SAP"
-            f" {self.sap:.2f}: each is 1 where every factor of a made-up grid (its size, colour, place, ...) has a"
+            f"MIG {self.mig:.2f}, DCI {self.disentanglement:.2f} (dimensions) and {self.completeness:.2f} (factors),"
+            f" SAP {self.sap:.2f}: each is 1 where every factor of a made-up grid (its size, colour, place, ...) has a"
             " dimension of its own, and near 0 where factors are spread over many. Nothing in this loss asks for that,"
             f" so it is no verdict. A linear map reads factors off all dimensions at {self.informativeness:.0%} of the"
             " way from chance to no error."

@@ -38,13 +38,15 @@ def plot_reconstructions(
 ) -> Figure:
     """Input, reconstruction, wrong cells and confidence of the grids at some rows of a split, ten abreast.
 
-    Groups of rows, as `tables.worst_and_best` gives, stand beside their names. A cell that is wrong, or inside one of
+    A single grid has them side by side. Groups of rows, as `tables.worst_and_best` gives, stand beside their names. A cell that is wrong, or inside one of
     the two grids only, has a cross; confidence is the probability of the colour chosen, given the size: white 1.
     """
     groups = {name: list(found) for name, found in (rows if isinstance(rows, Mapping) else {"": rows}).items()}
     parts = [(name, found[at : at + COLUMNS]) for name, found in groups.items() for at in range(0, len(found), COLUMNS)]
     if not parts:
         raise ValueError("No rows to draw; expected at least one row of the split.")
+    if len(parts) == 1 and len(parts[0][1]) == 1:
+        return _plot_alone(reconstructions(model, split.grids[parts[0][1]]))
     count, wide = len(KINDS), max(len(part) for _, part in parts)
     size = (1.05 * wide + 0.8, 1.15 * count * len(parts))
     with canvas(nrows=count * len(parts), ncols=wide, figsize=size, squeeze=False) as axes:
@@ -55,13 +57,27 @@ def plot_reconstructions(
             lines = axes[count * block : count * (block + 1)]
             for column in range(len(part)):
                 shown = _plot_one(found, column, lines[:, column])
-                wrong, cells = found.wrong[column].sum(), (found.true[column] != OUTSIDE).sum()
-                lines[0, column].set_title(f"{wrong} wrong" if wrong else f"all {cells} right", fontsize=SMALL)
+                lines[0, column].set_title(_verdict(found, column), fontsize=SMALL)
             for ax, kind in zip(lines[:, 0], KINDS):
                 ax.set_ylabel(f"{name}\n{kind}" if name else kind, fontsize=SMALL + 1)
         figure = axes.flat[0].figure
         figure.colorbar(shown, ax=axes, label="probability of the colour chosen", shrink=0.3, aspect=30, pad=0.01)
         return figure
+
+
+def _plot_alone(found: Reconstructions) -> Figure:
+    """One grid, its four panels abreast under their names."""
+    with canvas(ncols=len(KINDS), figsize=(10, 2.8)) as axes:
+        shown = _plot_one(found, 0, axes)
+        for ax, kind in zip(axes, KINDS):
+            ax.set_title(f"{kind}: {_verdict(found, 0)}" if kind == "wrong cells" else kind, fontsize=SMALL + 2)
+        axes[0].figure.colorbar(shown, ax=axes, label="probability of the colour", shrink=0.8, pad=0.02)
+        return axes[0].figure
+
+
+def _verdict(found: Reconstructions, row: int) -> str:
+    wrong, cells = found.wrong[row].sum(), (found.true[row] != OUTSIDE).sum()
+    return f"{wrong} wrong" if wrong else f"all {cells} right"
 
 
 def _plot_one(found: Reconstructions, row: int, axes: np.ndarray) -> AxesImage:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from utils.vae.data import GridSplit
 
 MARKERS = "osD^v<>Ph*"
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "fontsize": 6}  # over no point
 TASKS = 8  # told apart in a figure
 TITLES = {"task_id": "task", "colours": "number of colours", "background": "background colour"}
 
@@ -32,7 +33,7 @@ def plot_traversals(
 ) -> Figure:
     """A line for each of the latents with most KL of one grid of a split, moved alone as far as `explore.ends` says.
 
-    The first column is the reconstruction, nothing moved. `group` limits the latents to one of the config's groups:
+    First stand the grid itself and its reconstruction, nothing moved; all are on one scale. `group` limits the latents to one of the config's groups:
     overall, colours, map.
     """
     return _plot_traversal(traverse(model, split.grids[row], count=count, steps=steps, group=group))
@@ -107,7 +108,7 @@ def _plot_property(points: pandas.DataFrame, name: str, ax: Axes) -> None:
                 linewidths=0.5,
                 label=task or "procedural",
             )
-        ax.legend(fontsize=6, handletextpad=0.2)
+        ax.legend(ncols=4, handletextpad=0.2, columnspacing=0.8, **BELOW)
     elif name == "background":
         for colour in sorted(set(values)):
             of = values == colour
@@ -116,35 +117,37 @@ def _plot_property(points: pandas.DataFrame, name: str, ax: Axes) -> None:
     elif name == "symmetric":
         for of, face, label in ((values == 0, "none", "not"), (values == 1, "black", "symmetric")):
             ax.scatter(x[of], y[of], s=12, facecolors=face, edgecolors="black", linewidths=0.5, label=label)
-        ax.legend(fontsize=6)
+        ax.legend(ncols=2, **BELOW)
     else:
         shown = ax.scatter(x, y, c=values, s=10, cmap="viridis_r", linewidths=0)
         ax.figure.colorbar(shown, ax=ax, shrink=0.8)
 
 
 def _plot_traversal(moved: Traversal, first: tuple[str, np.ndarray] | None = None) -> Figure:
-    """The reconstruction beside each line, `first` (name, canvases) above the lines of the dimensions, if there."""
+    """Each line beside the reconstruction, and the first beside the grid; `first` (name, canvases) is above all."""
     lines = [
         (f"{label}\n{nats:.1f} nats", canvases)
         for label, nats, canvases in zip(moved.labels, moved.nats, moved.canvases)
     ]
     lines = [*([first] if first else []), *lines]
-    wide = 1 + max(len(canvases) for _, canvases in lines)
+    wide = 2 + max(len(canvases) for _, canvases in lines)
+    height, width = box(np.stack([moved.grid, moved.unmoved, *(one for _, canvases in lines for one in canvases)]))
     with canvas(nrows=len(lines), ncols=wide, figsize=(1.2 * wide + 0.6, 1.35 * len(lines)), squeeze=False) as axes:
         for ax in axes.flat:
             ax.set_axis_off()
         for number, (line, (name, canvases)) in enumerate(zip(axes, lines)):
-            canvases = [moved.unmoved, *canvases]
-            height, width = box(np.stack(canvases))
-            for ax, picture in zip(line, canvases):
+            for ax, picture in zip(line[1:], [moved.unmoved, *canvases]):
                 ax.set_axis_on()
                 plot_grid(picture[:height, :width], ax)
-            line[0].set_ylabel(name, fontsize=SMALL + 1)
+            line[1].set_ylabel(name, fontsize=SMALL + 1)
             if not number:
-                line[0].set_title("as it is", fontsize=SMALL + 1)
+                line[0].set_axis_on()
+                plot_grid(moved.grid[:height, :width], line[0])
+                line[0].set_title("the grid", fontsize=SMALL + 1)
+                line[1].set_title("decoded", fontsize=SMALL + 1)
         headed = None
         for line, values in zip(axes[first is not None :], moved.values.tolist()):
-            for ax, value in zip(line[1:], values if values != headed else ()):  # where they are those above, not again
+            for ax, value in zip(line[2:], values if values != headed else ()):  # where they are those above, not again
                 ax.set_title(f"{value:+.2g}" if value else "0", fontsize=SMALL + 1)
             headed = values
         return axes.flat[0].figure

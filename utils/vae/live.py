@@ -48,14 +48,14 @@ def live_curves(run: Run) -> Sampler:
 
 
 def standing(run: Run) -> str:
-    """The last evaluation in a line: `validation: 91.2% of the cells inside, 23.4% of the grids exact, KL 130 nats`."""
+    """The last evaluation in a line: `validation: 91.2% of the cells inside (at the true size), ...`."""
     metrics = run.metrics()
     if "validation/loss" not in metrics:
         return "not evaluated yet"
     last = metrics.loc[metrics["validation/loss"].last_valid_index()]
     return (
-        f"validation: {last['validation/non_padding']:.1%} of the cells inside (at the true size), {last['validation/exact']:.1%} of the"
-        f" grids exact, KL {last['validation/kl']:.0f} nats a grid"
+        f"validation: {last['validation/non_padding']:.1%} of the cells inside (at the true size),"
+        f" {last['validation/exact']:.1%} of the grids exact, KL {last['validation/kl']:.0f} nats a grid"
     )
 
 

@@ -157,7 +157,7 @@ def gate(model: Counts, modal: Counts, bootstrap: Bootstrap) -> Check:
     """
     ahead = bootstrap.micro(model["inside_right"] - modal["inside_right"], model["inside"])
     reached, base, foreground = rates(model)["non_padding"], rates(modal)["non_padding"], rates(model)["foreground"]
-    measured = f"{reached:.1%} of the cells inside grids, {base:.1%} for one colour at the true size"
+    measured = f"{reached:.1%} of the cells inside, {base:.1%} for one colour at the true size"
     alone = len(bootstrap.tasks) == 1
     apart = f"{100 * ahead.value:.1f} points; {NO_INTERVAL}"
     if not alone:

@@ -28,33 +28,37 @@ RATES = {name: TITLES[name] for name in ("all", "non_padding", "foreground", "ex
 MARKERS = "osD^v<>P*X"
 DARK, PALE = "#1f4e79", "#c8d6e5"
 ORANGE = "#c55a11"
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2, "fontsize": "small"}  # over no curve
 
 
 def plot_history(run: Run) -> Figure:
     """Shares of cells and grids that are right, and KL beside beta, over the steps of a run as far as they were logged.
 
-    Shares of the validation split are lines with points, those of training batches (at drawn latents) dotted. Raises
-    ValueError where nothing was logged.
+    All are at the true size: shares of the validation split are lines with points, those of training batches (at drawn
+    latents) dotted with hollow points of the same shape. Raises ValueError where nothing was logged.
     """
     metrics = run.metrics()
     rates = [name for name in RATES if any(f"{part}/{name}" in metrics for part in ("train", "validation"))]
     if not rates and "train/kl" not in metrics:
         raise ValueError(f"{run} has no shares and no KL to draw yet; train it first.")
-    with canvas(ncols=2, figsize=(10, 3.6)) as axes:
+    with canvas(ncols=2, figsize=(10, 4.4)) as axes:
         shares, nats = axes
         for number, name in enumerate(rates):
             colour = f"C{number}"
             for part, look in (
-                ("train", {"linestyle": ":", "linewidth": 1}),
-                ("validation", {"marker": MARKERS[number], "markersize": 4}),
+                ("train", {"linestyle": ":", "linewidth": 1, "markerfacecolor": "white", "markersize": 5}),
+                ("validation", {"markersize": 4}),
             ):
                 if f"{part}/{name}" in metrics:
                     curve = metrics[f"{part}/{name}"].dropna()
-                    shares.plot(curve.index, 100 * curve, color=colour, label=f"{part} {RATES[name]}", **look)
-        shares.set(title="What comes out right (dotted: in training)", xlabel="step", ylabel="%", ylim=(0, 102))
+                    look |= {"marker": MARKERS[number], "color": colour, "label": f"{part} {RATES[name]}"}
+                    every = max(1, len(curve) // 8) if part == "train" else 1
+                    shares.plot(curve.index, 100 * curve, markevery=every, **look)
+        title = "Right at the true size (dotted, hollow: training)"
+        shares.set(title=title, xlabel="step", ylabel="%", ylim=(0, 102))
         lines = [line for line in shares.get_lines() if line.get_linestyle() == "-"] or shares.get_lines()
         if lines:
-            shares.legend(handles=lines, fontsize="small")
+            shares.legend(handles=lines, **BELOW)
         _plot_kl_and_beta(metrics, nats)
         return shares.figure
 
@@ -77,7 +81,7 @@ def _plot_kl_and_beta(metrics: pandas.DataFrame, ax: Axes) -> None:
         twin.spines.right.set_visible(True)
         twin.grid(False)
     if lines:
-        ax.legend(handles=lines, fontsize="small", loc="lower right")
+        ax.legend(handles=lines, **BELOW)
 
 
 def plot_kl(kl_per_dimension: Sequence[float], config: VAEConfig, reached: int | None = None) -> Figure:

@@ -122,11 +122,11 @@ def write_report(
     results = [
         f"## Reconstruction\n\nShares in % of grids of tasks it never saw, each drawn at the size the model"
         f" predicts, with 95% intervals over tasks, at step {step:,}. The curves are over every validation grid at its"
-        f" true size.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![curves](figures/curves.png)",
+        f" true size.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![Shares of cells and grids right, and KL beside beta, over the steps of training](figures/curves.png)",
         f"## Checks\n\n{markdown_table(checks)}",
         f"## Likelihood\n\nWith 95% intervals over tasks.\n\n{markdown_table(bounds_table(evaluations))}",
         f"## Samples\n\nThe first sampler is the recipe's.\n\n{NOTES}\n\n{markdown_table(samples.shown())}\n\n"
-        "![samples](figures/samples.png)",
+        "![Ten grids from each sampler at each temperature, with their sizes and distances from training](figures/samples.png)",
         f"## Latents and factors\n\n{factors}",
         f"## Rate and distortion\n\n{_rates(betas)}",
     ]
