@@ -15,7 +15,7 @@ import torch
 from test_loop import SETTINGS, counted, digest, make_game, make_policy, meet_reading, share_of_a_lesson
 
 from utils.core.device import leave_processes
-from utils.core.run import Run
+from utils.core.run import Run, RunError
 from utils.rl.config import PPOConfig
 from utils.rl.loop import train_ppo
 from utils.rl.reference import reference_of
@@ -59,7 +59,10 @@ def several(sessions, folder):
     for number, arguments in enumerate(sessions):
         if arguments.pop("rank", rank) != rank:
             arguments["at"] = None
-        said = session(**arguments)
+        try:
+            said = session(**arguments)
+        except RunError as error:
+            said = f"refused: {error}"
         print(f"\nprocess {rank} session {number} {said}", flush=True)
     torch.save(share_of_a_lesson(rank, world), f"{folder}/lesson{rank}.pt")
     leave_processes()

@@ -156,11 +156,11 @@ def new_run(tmp_path):
 def train(open_sandbox, new_run):
     """`train_ppo` on what is given and the tiny game for the rest."""
 
-    def train(policy=None, reference=None, game=None, run=None, **changes):
+    def train(policy=None, reference=None, game=None, run=None, watch=None, **changes):
         policy = policy or make_policy()
         game, run = game or make_game(open_sandbox), run or new_run()
         config = PPOConfig(**SETTINGS | changes)
-        return train_ppo(policy, reference or reference_of(policy), game, run, config)
+        return train_ppo(policy, reference or reference_of(policy), game, run, config, watch=watch)
 
     return train
 
@@ -221,8 +221,8 @@ def test_resumed_from_any_checkpoint_a_run_ends_as_the_whole_one_did(train, new_
         assert equal(final_state(run), state)
 
 
-@pytest.mark.parametrize("value", ["head", "network"])
-def test_interrupted_and_killed_run_equals_the_uninterrupted_one(value, new_run):
+@pytest.mark.parametrize(("value", "precision"), [("head", "fp32"), ("network", "bf16")])
+def test_interrupted_and_killed_run_equals_the_uninterrupted_one(value, precision, new_run):
     exit_codes = {
         signal.SIGKILL: -9,
         signal.SIGTERM: -15,
@@ -235,7 +235,7 @@ def test_interrupted_and_killed_run_equals_the_uninterrupted_one(value, new_run)
     numbers = draw.sample([*exit_codes, signal.SIGKILL, signal.SIGKILL], 3)
     stops = [{"at": place, "number": number} for place, number in zip(places, numbers)]
     sessions = [{"run": str(whole.path)}, *({"run": str(broken.path), **one} for one in [*stops, {}])]
-    settings = {"checkpoint_every": 2}
+    settings = {"checkpoint_every": 2, "precision": precision}
     sessions = [{"settings": settings, "value": value, **session} for session in sessions]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("ppo_child.py")), json.dumps(sessions)],
@@ -470,9 +470,19 @@ def test_passes_that_end_before_they_begin_are_reported(train, caplog):
     assert "Update 1 learned nothing: its first minibatch is" in caplog.text
 
 
-def test_prompts_that_cannot_be_shared_are_refused(train):
-    with pytest.raises(ValueError, match="not a multiple of minibatches"):
-        train(prompts=3)
+def test_a_watcher_speaks_after_each_evaluation_and_changes_no_draw(train, new_run, capsys):
+    run, whole = new_run(), new_run()
+
+    def watch(update):
+        return f"drew {torch.randint(10, (1,)).item()} after {checkpoints(run).last().step}"
+
+    train(run=run, watch=watch)
+    train(run=whole)
+    assert re.findall(r"(update \d): drew \d after (\d)", capsys.readouterr().out) == [
+        ("update 3", "0"),
+        ("update 6", "3"),
+    ]
+    assert_frame_equal(trace(run), trace(whole), check_exact=True)
 
 
 # Several processes
@@ -512,6 +522,7 @@ def test_two_processes_learn_as_one_and_resume_exactly(new_run, tmp_path):
     stop = {"at": {"forward": FORWARDS + 1}, "number": signal.SIGTERM, "rank": 1}
     sessions = [{"run": str(whole.path)}, {"run": str(broken.path), **stop}, {"run": str(broken.path)}]
     sessions = [{"settings": settings, **one} for one in sessions]
+    sessions.append({"run": str(new_run().path), "settings": {"minibatches": 4}})  # of 4 prompts, 2 a process
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*command, str(Path(__file__).with_name("ppo_child.py")), json.dumps(sessions), str(tmp_path)],
@@ -520,6 +531,8 @@ def test_two_processes_learn_as_one_and_resume_exactly(new_run, tmp_path):
     assert done.returncode == 0, done.stderr
     told = [re.findall(rf"process {rank} session (\d) weights (\w+) of update (\d+)", done.stdout) for rank in (0, 1)]
     assert told[0] == told[1]  # alike in both, session by session
+    assert [(number, update) for number, _, update in told[0]] == [("0", "6"), ("1", "2"), ("2", "6")]
+    assert done.stdout.count("session 3 refused: 4 prompts cannot be cut into 4 minibatches of equally many") == 2
     assert [entry["from_step"] for entry in broken.stamp["sessions"]] == [0, 2]
     assert [entry["processes"] for entry in broken.stamp["sessions"]] == [2, 2]
     assert_frame_equal(trace(broken), trace(whole), check_exact=True)

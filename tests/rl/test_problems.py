@@ -79,3 +79,14 @@ def test_settings_that_no_task_meets_are_an_error_that_says_what_to_change():
     few = PROGRAMS.replace(max_draws=5)
     with pytest.raises(ProgramsError, match="or more than 12 cells"):
         make_pool(CONFIG.replace(programs=few, max_cells=12))
+
+
+def test_the_pools_table_counts_its_tasks_and_programs(pool):
+    table = pool.table
+    assert list(table.index) == ["train", "validation", "test"]
+    assert list(table["tasks"]) == [60, 20, 30]
+    assert list(table["1 step"] + table["2 steps"]) == [60, 20, 30]
+    assert table.loc["test", "of programs not in training"] == sum(one.program not in pool.seen for one in pool.test)
+    assert table.loc["train", "of programs not in training"] == 0
+    assert "60" in repr(pool)
+    assert "<table" in pool._repr_html_()

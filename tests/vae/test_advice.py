@@ -35,7 +35,7 @@ def test_the_targets_met_pass():
     check = targets_check({"validation": found(), "test": found()}, RECIPE, history(2.0, 1.0))
     assert check.status == "pass"
     assert len(check.table) == len(TARGETS)
-    assert (check.table["short of it"] == 0).all()
+    assert (check.table["short of it, points"] == 0).all()
 
 
 @pytest.mark.parametrize(

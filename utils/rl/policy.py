@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from utils.core.config import Config
 from utils.models.generate import filtered
+from utils.models.transformer import GPT
 from utils.rl.backbone import Backbone, backbone_of
 
 _NUMBERS = 2**26  # of logits: beyond, rows are scored in parts whose several copies of them are not kept for gradients
@@ -222,8 +223,12 @@ class CodePolicy(nn.Module):
 
 
 def _copied(model: nn.Module) -> Backbone:
-    """A copy that shares the weights that are frozen."""
-    return backbone_of(copy.deepcopy(model, {id(one): one for one in model.parameters() if not one.requires_grad}))
+    """A copy that shares the weights that are frozen; a head of its own, which no value reads, is not trained."""
+    copied = copy.deepcopy(model, {id(one): one for one in model.parameters() if not one.requires_grad})
+    head = copied.head if isinstance(copied, GPT) else copied.get_output_embeddings()
+    if not any(one.weight is head.weight for one in copied.modules() if isinstance(one, nn.Embedding)):
+        head.requires_grad_(False)
+    return backbone_of(copied)
 
 
 def _draw(logits: Tensor, config: SampleConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,21 +7,24 @@ own, which every recipe of the same tasks, policy and warm start shares.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from utils.arc.dsl import PRIMITIVES
 from utils.core.checkpoints import Checkpoint
 from utils.core.config import Config, ConfigError, digest
+from utils.core.device import choose, make_fabric
 from utils.core.notebook import Settings
 from utils.core.run import Run
+from utils.models.found import one_line
 from utils.rl.config import PPOConfig
 from utils.rl.dialogue import ChatDialogue, Dialogue, Format, PieceDialogue
 from utils.rl.evaluate import EvaluationConfig
@@ -38,6 +41,10 @@ from utils.training.fit import fit
 from utils.training.objectives import next_token
 from utils.training.runs import best_checkpoint, find_recipe
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
 SCALES = {"smoke": "ppo_arc_smoke", "standard": "ppo_arc", "full": "ppo_arc_full"}
 
 
@@ -83,6 +90,9 @@ class PPORecipe(Config):
             raise ValueError("a tiny policy is untrained and writes no program by chance; give it a warm_start")
         if not tiny and self.warm_start is not None:
             raise ValueError("a warm_start is for the tiny policy; a pretrained one writes Python already: drop it")
+        if tiny and (self.format != "digits" or not self.primitives_told):
+            name = "primitives_told" if self.format == "digits" else "format"
+            raise ValueError(f"{name} is for a policy that chats; drop it, the tiny one reads rows of digits")
         return self
 
     def identity(self) -> str:
@@ -90,7 +100,7 @@ class PPORecipe(Config):
         return digest([*decided, self.reward.fingerprint(), self.sandbox.fingerprint()])
 
     def warm_identity(self) -> str:
-        """Equal for recipes that start from the same weights."""
+        """Equal for recipes that start from the same weights; those of one name share them."""
         warm = None if self.warm_start is None else self.warm_start.arithmetic()
         return digest([self.pool.fingerprint(), self.policy.fingerprint(), self.prompt_tokens, warm])
 
@@ -140,26 +150,58 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> PPORecipe:
 
 def recipe_from_form(form: Settings) -> PPORecipe:
     """The recipe of the form's scale or policy, changed by the fields that are filled in, then by its overrides."""
-    if form.scale not in SCALES:
-        raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
-    base = "ppo_smollm2" if form.policy == "smollm2" else SCALES[form.scale]
+    base = _base(form)
     changes = {
         "policy.kind": form.policy,
         "policy.model": form.model,
         "ppo.updates": form.updates,
         "ppo.lr": form.learning_rate,
+        "ppo.seed": form.seed,
     }
+    if load_recipe(base).warm_start is not None:
+        changes["warm_start.seed"] = form.seed
     filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value]
-    filled.append(f"ppo.seed={form.seed}")
-    if form.policy != "smollm2" and SCALES[form.scale] != "ppo_arc_full":
-        filled.append(f"warm_start.seed={form.seed}")
     return load_recipe(base, [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
 
 
+def _base(form: Settings) -> str:
+    """The name of the recipe that a form starts from. Raises `ConfigError` where its fields contradict each other."""
+    if form.scale not in SCALES:
+        raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
+    if form.policy == "smollm2":
+        log.info("policy=smollm2 has a recipe of its own, configs/ppo_smollm2.yaml, the same at every scale.")
+        base = "ppo_smollm2"
+    else:
+        base = SCALES[form.scale]
+    kind = load_recipe(base).policy.kind
+    if form.policy == "hub" != kind:
+        raise ConfigError(f"policy=hub is too large for scale={form.scale}: take scale=full, or leave policy empty.")
+    if form.policy == "tiny" != kind:
+        raise ConfigError("policy=tiny has no recipe at scale=full: take scale=standard, or leave policy empty.")
+    if form.model and kind != "hub":
+        raise ConfigError(f"model={form.model!r} is for policy=hub at scale=full; leave model empty, or take those.")
+    return base
+
+
 def build(recipe: PPORecipe) -> CodePolicy:
-    """The recipe's policy; what is new in it drawn from the seed of its first training."""
+    """The recipe's policy; what is new in it drawn from the seed of its first training.
+
+    Raises `ConfigError` where it cannot be had: no such model, a package is missing, settings that do not suit it.
+    """
     seed = recipe.ppo.seed if recipe.warm_start is None else recipe.warm_start.seed
-    return build_policy(recipe.policy, names=PRIMITIVES, seed=seed)
+    try:
+        policy = build_policy(recipe.policy, names=PRIMITIVES, seed=seed)
+    except ConfigError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"policy.kind={recipe.policy.kind} cannot be built: {one_line(error)}") from error
+    needed, context = recipe.prompt_tokens + recipe.ppo.sample.max_new_tokens, policy.actor.context_length
+    if needed > context:
+        raise ConfigError(
+            f"prompt_tokens {recipe.prompt_tokens} and ppo.sample.max_new_tokens {recipe.ppo.sample.max_new_tokens}"
+            f" exceed the model's context of {context} tokens; lower them."
+        )
+    return policy
 
 
 def prepare(recipe: PPORecipe, policy: CodePolicy) -> Setting:
@@ -176,13 +218,15 @@ def prepare(recipe: PPORecipe, policy: CodePolicy) -> Setting:
 def warm_start(policy: CodePolicy, setting: Setting, root: Path) -> Run | None:
     """Train the policy's model on the pool's programs, in a run of its own, or take the weights of that run.
 
-    Nothing is done, and None returned, where the recipe has no warm start.
+    Nothing is done, and None returned, where the recipe has no warm start. Several processes train as one, and all end
+    with the same weights.
     """
-    recipe = setting.recipe
-    if recipe.warm_start is None:
+    recipe, config = setting.recipe, setting.recipe.warm_start
+    if config is None:
         return None
-    run = Run.start(root, f"{recipe.name}-warm", WarmRecipe(recipe=recipe))
-    fit(policy.actor.model, next_token, setting.warm_data(), run, recipe.warm_start)
+    fabric = make_fabric(choose(config.device, config.precision))
+    run = _same_run(lambda: Run.start(root, f"{recipe.name}-warm", WarmRecipe(recipe=recipe)), fabric)
+    fit(policy.actor.model, next_token, setting.warm_data(), run, config, fabric=fabric)
     policy.reset_critic()
     return run
 
@@ -193,16 +237,20 @@ def start_run(recipe: PPORecipe, root: Path, *, resume: Literal["auto", "never"]
 
 
 def train(recipe: PPORecipe, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Result:
-    """Recipe in, trained run out: tasks, policy, warm start, PPO."""
-    return _train(recipe, root, lambda: start_run(recipe, root, resume=resume))
-
-
-def _train(recipe: PPORecipe, root: Path, take_run: Callable[[], Run]) -> Result:
-    policy = build(recipe)
+    """Recipe in, trained run out: policy, tasks, warm start, PPO. Works alike under torch.distributed.run."""
+    fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
+    with fabric.rank_zero_first():  # it may have to fetch the model
+        policy = build(recipe)
     setting = prepare(recipe, policy)
     warm_start(policy, setting, root)
+    run = _same_run(lambda: start_run(recipe, root, resume=resume), fabric)
     with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
-        return train_ppo(policy, reference_of(policy), setting.game(sandbox), take_run(), recipe.ppo)
+        return train_ppo(policy, reference_of(policy), setting.game(sandbox), run, recipe.ppo, fabric=fabric)
+
+
+def _same_run(take: Callable[[], Run], fabric: Fabric) -> Run:
+    """The run that the first of several processes takes, in all of them."""
+    return Run.open(fabric.broadcast(str(take().path) if fabric.is_global_zero else None))
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,10 @@ def start_policy(setting: Setting, root: Path) -> CodePolicy:
 def judge(trained: Trained, before: CodePolicy, sandbox: Sandbox, *, fabric: Fabric | None = None) -> Judgement:
     """Evaluate the policies before and after PPO, and the baselines, on the test tasks; and on real ARC tasks.
 
-    With `fabric` its processes share the tasks, and the policies move to its device.
+    The policies move to `fabric`'s device, whose processes share the tasks; without one, to the recipe's.
     """
     recipe, setting = trained.recipe, trained.setting
+    fabric = fabric or make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
     config, pool = recipe.evaluation, setting.pool
     problems = list(setting.test[: config.tasks])
     seen = [example.program in pool.seen for example in pool.test[: config.tasks]]
@@ -117,8 +118,7 @@ def judge(trained: Trained, before: CodePolicy, sandbox: Sandbox, *, fabric: Fab
     arc_tasks = arc_problems(setting.dialogue, config.arc) if config.arc else None
     found, arc = {}, {}
     for name, policy in ((BEFORE, before), (AFTER, trained.policy)):
-        if fabric is not None:
-            policy.to(fabric.device)
+        policy.to(fabric.device)
         how = {**common, "read": setting.dialogue.read, "sample": recipe.ppo.sample, "name": name, "fabric": fabric}
         found[name] = evaluate_policy(policy, problems, seen=seen, **how)
         if arc_tasks is not None and arc_tasks.problems:

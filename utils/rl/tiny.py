@@ -1,6 +1,6 @@
 """The tiny policy: a GPT that sees grids as grids.
 
-Leaves out how it is warmed up (`rl.warm_start`) and trained (`rl.train`).
+Leaves out how it is warmed up (`rl.warm`) and trained (`rl.loop`).
 """
 
 from __future__ import annotations

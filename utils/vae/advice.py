@@ -36,18 +36,21 @@ def targets_check(evaluations: Mapping[str, Evaluation], recipe: VAERecipe, run:
         {
             "split": split,
             "rate": TITLES[rate],
-            "target": target,
-            "reached": evaluations[split].reconstruction[rate].value,
+            "target, %": 100 * target,
+            "reached, %": 100 * evaluations[split].reconstruction[rate].value,
         }
         for (split, rate), target in TARGETS.items()
         if split in evaluations
     ]
     table = pandas.DataFrame(rows)
-    table["short of it"] = (table["target"] - table["reached"]).clip(lower=0)
-    short = table[table["short of it"] > 0]
+    table["short of it, points"] = (table["target, %"] - table["reached, %"]).clip(lower=0)
+    short = table[table["short of it, points"] > 0]
     if short.empty:
         return Check("targets", "pass", f"all {len(table)} are met", table)
-    missed = ", ".join(f"{row.split} {row.rate} {row.reached:.1%} of {row.target:.0%}" for row in short.itertuples())
+    missed = ", ".join(
+        f"{split} {rate} {reached:.1f}% of {target:.0f}%"
+        for split, rate, target, reached, _ in short.itertuples(index=False)
+    )
     return Check("targets", "warn", f"below: {missed}. {advice(evaluations, recipe, run)}", table, critical=False)
 
 

@@ -76,7 +76,8 @@ def _advice(settings: Mapping[str, Any]) -> str:
         steps = ["beta is 0, so nothing but the training holds the latents back"]
     elif not gentle:
         steps.append("let it rise over the first fifth of training (model.schedule=linear)")
-    advice = ", ".join([*steps, "and train longer" if len(steps) > 1 or beta != 0 else "train longer"])
+    first = ", ".join(steps)
+    advice = f"{first}: train longer" if beta == 0 else f"{first} and train longer"
     advice = advice[0].upper() + advice[1:]
     if architecture == "dense":
         return f"{advice}; or take architecture: palette in place of dense, whose latents keep where things are."

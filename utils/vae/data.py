@@ -113,7 +113,7 @@ class GridData:
     def remark(self) -> str:
         """What to know of its splits where no task has a second grid; empty where some has."""
         ids = [task for name in SPLITS for task in getattr(self, name).task_ids[getattr(self, name).source == "real"]]
-        if len(set(ids)) < len(ids):
+        if not ids or len(set(ids)) < len(ids):
             return ""
         return (
             "Each grid is a task of its own here, so the splits are by grid, and tasks never seen means grids never"

@@ -38,8 +38,9 @@ def plot_reconstructions(
 ) -> Figure:
     """Input, reconstruction, wrong cells and confidence of the grids at some rows of a split, ten abreast.
 
-    A single grid has them side by side. Groups of rows, as `tables.worst_and_best` gives, stand beside their names. A cell that is wrong, or inside one of
-    the two grids only, has a cross; confidence is the probability of the colour chosen, given the size: white 1.
+    A single grid has them side by side. Groups of rows, as `tables.worst_and_best` gives, stand beside their names. A
+    cell that is wrong, or inside one of the two grids only, has a cross; confidence is the probability of the colour
+    chosen, given the size: white 1.
     """
     groups = {name: list(found) for name, found in (rows if isinstance(rows, Mapping) else {"": rows}).items()}
     parts = [(name, found[at : at + COLUMNS]) for name, found in groups.items() for at in range(0, len(found), COLUMNS)]

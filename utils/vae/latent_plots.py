@@ -33,8 +33,8 @@ def plot_traversals(
 ) -> Figure:
     """A line for each of the latents with most KL of one grid of a split, moved alone as far as `explore.ends` says.
 
-    First stand the grid itself and its reconstruction, nothing moved; all are on one scale. `group` limits the latents to one of the config's groups:
-    overall, colours, map.
+    First stand the grid itself and its reconstruction, nothing moved; all are on one scale. `group` limits the latents
+    to one of the config's groups: overall, colours, map.
     """
     return _plot_traversal(traverse(model, split.grids[row], count=count, steps=steps, group=group))
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from utils.vae.data import GridData
 
 
+CURVES = "![Shares of cells and grids right, and KL beside beta, over the steps](figures/curves.png)"
+SAMPLES = "![Ten grids from each sampler and temperature, with size and distance from training](figures/samples.png)"
 log = logging.getLogger(__name__)
 
 
@@ -122,11 +124,11 @@ def write_report(
     results = [
         f"## Reconstruction\n\nShares in % of grids of tasks it never saw, each drawn at the size the model"
         f" predicts, with 95% intervals over tasks, at step {step:,}. The curves are over every validation grid at its"
-        f" true size.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n![Shares of cells and grids right, and KL beside beta, over the steps of training](figures/curves.png)",
+        f" true size.{' ' + note if note else ''}\n\n{markdown_table(card)}\n\n{CURVES}",
         f"## Checks\n\n{markdown_table(checks)}",
         f"## Likelihood\n\nWith 95% intervals over tasks.\n\n{markdown_table(bounds_table(evaluations))}",
         f"## Samples\n\nThe first sampler is the recipe's.\n\n{NOTES}\n\n{markdown_table(samples.shown())}\n\n"
-        "![Ten grids from each sampler at each temperature, with their sizes and distances from training](figures/samples.png)",
+        f"{SAMPLES}",
         f"## Latents and factors\n\n{factors}",
         f"## Rate and distortion\n\n{_rates(betas)}",
     ]

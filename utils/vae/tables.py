@@ -39,7 +39,7 @@ def rates_table(table: pandas.DataFrame) -> pandas.DataFrame:
         "beta": ("beta", "{:g}"),
         "steps": ("steps", "{:,.0f}"),
         "kl": ("KL, nats a grid", "{:.1f}"),
-        "nll": ("-log p(x|z), nats a grid", "{:.1f}"),
+        "nll": ("-log p(x given z), nats a grid", "{:.1f}"),
         "non_padding": (f"{TITLES['non_padding']}, %", "{:.1%}"),
         "exact": (f"{TITLES['exact']}, %", "{:.1%}"),
     }
@@ -57,7 +57,7 @@ def bounds_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
     The ELBO stands twice: over every grid, and beside IWAE over those that IWAE was taken over.
     """
     titles = {
-        "nll": "-log p(x|z), nats a grid",
+        "nll": "-log p(x given z), nats a grid",
         "kl": "KL, nats a grid",
         "elbo": "ELBO, nats a grid",
         "bits_per_cell": "bits a cell inside",
