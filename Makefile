@@ -25,10 +25,11 @@ lint: $(VENV)/tested ## check code and notebooks
 	$(BIN)/python tests/lint_notebooks.py $(NOTEBOOKS)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 
-bench: $(VENV)/installed ## measure the training loop against transformers' GPT-2, the checks against a training step, the VAE's corpus, the VAE against pythae's
+bench: $(VENV)/installed ## measure the training loop, the checks, the corpus, the sandbox, and the VAE against pythae's
 	$(BIN)/python benchmarks/train_lm.py
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/corpus.py
+	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python -m pip install -q -c requirements.txt -e '.[bench]'
 	$(BIN)/python benchmarks/vae.py
 

@@ -216,3 +216,61 @@ def test_installing_keeps_what_is_installed_or_fails_and_changes_nothing(tmp_pat
     assert "tiny==1.0\n" in installed
     assert "harmless==1.0\n" in installed
     assert "greedy" not in installed
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """Stands for the shell that a cell runs in; what it displays is kept, figures in one place as one list."""
+    display = pytest.importorskip("IPython.display")
+    shown = []
+
+    class Handle:
+        def __init__(self, place):
+            self.place = place
+
+        def update(self, figure):
+            self.place.append(figure)
+
+    def show(figure, display_id):
+        assert display_id is True
+        shown.append([figure])
+        return Handle(shown[-1])
+
+    monkeypatch.setattr(display, "display", show)
+
+    def enter(**attributes):
+        monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), attributes)() if attributes else None)
+        return shown
+
+    return enter
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [({"kernel": object()}, True), ({"kernel": None}, False), ({"colors": "NoColor"}, False), ({}, False)],
+)
+def test_only_a_shell_with_a_kernel_shows_figures(shell, attributes, expected):
+    shell(**attributes)  # a notebook's, one whose kernel is gone, a terminal's, none at all
+    assert notebook.displays() is expected
+
+
+def test_without_ipython_nothing_is_shown_and_it_is_not_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert notebook.displays() is False
+    notebook.redrawing(lambda: pytest.fail("drawn for nobody"))()
+    assert "IPython" not in sys.modules
+
+
+def test_a_figure_is_drawn_anew_in_the_place_of_the_one_before(shell):
+    shown, figures = shell(kernel=object()), iter(["first", "second", "third", "another"])
+    redraw = notebook.redrawing(lambda: next(figures))
+    for _ in range(3):
+        redraw()
+    notebook.redrawing(lambda: next(figures))()
+    assert shown == [["first", "second", "third"], ["another"]]
+
+
+def test_in_a_terminal_nothing_is_drawn(shell):
+    shown = shell(colors="NoColor")
+    notebook.redrawing(lambda: pytest.fail("drawn for nobody"))()
+    assert shown == []

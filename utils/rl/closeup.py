@@ -60,7 +60,7 @@ class CloseUp:
         rows = [
             {
                 "task": self.rollout.problems[at // n].task.id,
-                "program": "; ".join(line.strip() for line in program.splitlines()[1:]),
+                "program": "; ".join(filter(None, map(str.strip, program.splitlines()[1:]))),
                 "reward": round(one.reward, 3),
                 "why": ", ".join(filter(None, (one.trick, one.fault, f"{one.passed:.0%} of hidden pairs"))),
                 "advantage": round(float(self.trajectories.advantages[at].sum()), 2),

@@ -224,9 +224,9 @@ def warm_start(policy: CodePolicy, setting: Setting, root: Path) -> Run | None:
     recipe, config = setting.recipe, setting.recipe.warm_start
     if config is None:
         return None
-    fabric = make_fabric(choose(config.device, config.precision))
+    data, fabric = setting.warm_data(), make_fabric(choose(config.device, config.precision))
     run = _same_run(lambda: Run.start(root, f"{recipe.name}-warm", WarmRecipe(recipe=recipe)), fabric)
-    fit(policy.actor.model, next_token, setting.warm_data(), run, config, fabric=fabric)
+    fit(policy.actor.model, next_token, data, run, config, fabric=fabric)
     policy.reset_critic()
     return run
 
@@ -242,10 +242,11 @@ def train(recipe: PPORecipe, root: Path, *, resume: Literal["auto", "never"] = "
     with fabric.rank_zero_first():  # it may have to fetch the model
         policy = build(recipe)
     setting = prepare(recipe, policy)
-    warm_start(policy, setting, root)
-    run = _same_run(lambda: start_run(recipe, root, resume=resume), fabric)
-    with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
-        return train_ppo(policy, reference_of(policy), setting.game(sandbox), run, recipe.ppo, fabric=fabric)
+    with Sandbox(recipe.sandbox, recipe.workers) as sandbox:  # what it refuses, it refuses before anything is trained
+        game = setting.game(sandbox)
+        warm_start(policy, setting, root)
+        run = _same_run(lambda: start_run(recipe, root, resume=resume), fabric)
+        return train_ppo(policy, reference_of(policy), game, run, recipe.ppo, fabric=fabric)
 
 
 def _same_run(take: Callable[[], Run], fabric: Fabric) -> Run:
