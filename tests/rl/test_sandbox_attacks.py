@@ -389,6 +389,7 @@ class Bait:
 def battery(disabled: tuple = ()) -> dict:
     """Every attack at once in one sandbox; {"outcomes": {name: [kind, message, seconds, outputs]}, ...}."""
     config = SandboxConfig(timeout=TIMEOUT, slots=4, modules=MODULES, disabled=disabled)
+    others = set(parents())  # another test's sandbox may be open
     with Bait() as bait, Sandbox(config, workers=2) as sandbox:
         programs = {name: attack(body) for name, body in REAL.items()} | {
             name: program for name, (program, _) in ATTACKS.items()
@@ -407,11 +408,11 @@ def battery(disabled: tuple = ()) -> dict:
             for name, outcome in zip(programs, outcomes[::2])
         }
         tree = {pid for worker in sandbox._workers for pid in (worker.pid, *below(worker.pid))}
-        alive = survivors(tree)
+        alive = survivors(tree | others)
         taken, levels, restarts = bait.taken(), sandbox.levels, sandbox.restarts
     return {
         "outcomes": found, "honest": sum(mixed), "jobs": len(jobs), "taken": taken, "levels": levels, "alive": alive,
-        "after": survivors(set()), "restarts": restarts, "user": os.getuid(), "tree": len(tree),
+        "after": survivors(others), "restarts": restarts, "user": os.getuid(), "tree": len(tree),
     }  # fmt: skip
 
 
@@ -433,12 +434,12 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def survivors(workers: set[int]) -> list[int]:
-    """Processes of this one's or of nobody's, that are a zygote's or come from one, and are not `workers`."""
+def survivors(known: set[int]) -> list[int]:
+    """Processes of this one's or of nobody's, that are a zygote's or come from one, and are not among `known`."""
     end = time.monotonic() + 5
     while True:
         tree, found = parents(), []
-        for pid in set(tree) - workers:
+        for pid in set(tree) - known:
             with contextlib.suppress(OSError):
                 ours = pid in below(os.getpid()) or tree[pid] == 1
                 if ours and b"utils.rl.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes():
