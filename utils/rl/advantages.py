@@ -60,16 +60,21 @@ def trajectories_of(
 
 @torch.no_grad()
 def _score(net: nn.Module, rollout: Rollout, config: PPOConfig, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and values (N, T) by `net` without dropout, of as many prompts at once as in a minibatch."""
+    """Log-probabilities and values (N, T) by `net` without dropout, of as many prompts at once as in a minibatch.
+
+    Prompts of like length are read together, so that little is padding.
+    """
     drawn, mode, count = rollout.responses, net.training, len(rollout.prompts)
     n, size = len(drawn.ids) // count, -(-count // config.minibatches)
-    parts = []
+    logprobs, values = torch.zeros_like(drawn.logprobs), torch.zeros_like(drawn.values)
     net.eval()
-    for start in range(0, count, size):
-        at, rows = slice(start, start + size), slice(start * n, (start + size) * n)
+    for some in rollout.prompt_mask.sum(1).argsort().split(size):
+        rows = (some[:, None] * n + torch.arange(n, device=some.device)).flatten()
+        start = rollout.prompts.shape[1] - int(rollout.prompt_mask[some].sum(1).max())
         support = None if drawn.support is None else drawn.support[rows]
-        prompts, mask, ids, drawn_mask = rollout.prompts[at], rollout.prompt_mask[at], drawn.ids[rows], drawn.mask[rows]
+        prompts, mask = rollout.prompts[some, start:], rollout.prompt_mask[some, start:]
         with fabric.autocast():
-            parts.append(net(prompts, mask, ids, drawn_mask, config.sample, support))
+            scores = net(prompts, mask, drawn.ids[rows], drawn.mask[rows], config.sample, support)
+        logprobs[rows], values[rows] = scores.logprobs.float(), scores.values.float()
     net.train(mode)
-    return torch.cat([one.logprobs for one in parts]), torch.cat([one.values for one in parts])
+    return logprobs, values

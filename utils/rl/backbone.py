@@ -10,6 +10,7 @@ import inspect
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.models.blocks import KVCache
@@ -22,7 +23,7 @@ class Backbone(Protocol):
     width: int
     context_length: int
     together: bool
-    """whether the samples of a prompt stay together in a cache for sampling"""
+    """whether the samples of a prompt are read as one row: in a cache for sampling, and by `read_together`"""
     whole: bool
     """whether gradients need prompt and response read at once, without a cache"""
 
@@ -65,19 +66,51 @@ class GPTBackbone(nn.Module):
 
     def _read_on(self, ids: Tensor, mask: Tensor, cache: SharedCache) -> tuple[Tensor, Tensor]:
         """One token more of each sample, (N, 1): the samples of a prompt are n queries of one row."""
-        model, n, L = self.model, cache.n, cache.prompt
+        n, L = cache.n, cache.prompt
         ids, places = ids.view(-1, n), mask.sum(1).view(-1, n) - 1  # (P, n)
         columns = torch.arange(cache.length - L + n, device=ids.device)
         own = columns % n == columns[:n, None]  # (n, S - L): a sample sees its own tokens alone
         seen = mask[::n, None, :L].bool().expand(-1, n, -1)
-        seen = torch.cat((seen, own.expand(len(ids), -1, -1)), dim=2).unsqueeze(1)  # (P, 1, n, S)
+        seen = torch.cat((seen, own.expand(len(ids), -1, -1)), dim=2)  # (P, n, S)
+        hidden = self._hidden(ids, places, seen, cache).view(-1, 1, self.width)  # (N, 1, C)
+        cache.length += n
+        return self.model.head(hidden), hidden
+
+    def read_together(self, prompts: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, T, V) and hidden states (N, T, C) before each of responses `ids` (N, T), in one pass.
+
+        A prompt and its responses make one row without padding between them: each token of a response stands at its
+        place after the prompt, and sees the prompt and what comes before it in its own response. `mask` (N, T) says
+        which tokens were drawn; elsewhere the result is that of a response's first token.
+        """
+        (P, L), (N, T) = prompts.shape, ids.shape
+        n = N // P
+        read = mask[:, 1:].reshape(P, n * (T - 1))  # a token is read where another was drawn after it
+        row, at = read.nonzero(as_tuple=True)
+        sample, step, column = at // max(T - 1, 1), at % max(T - 1, 1), L + read.cumsum(1)[row, at] - 1
+        width = L + int(read.sum(1).max())
+        tokens, places = (
+            F.pad(one, (0, width - L)) for one in (prompts, (prompt_mask.long().cumsum(1) - 1).clamp(min=0))
+        )
+        tokens[row, column] = ids.view(P, n, T)[row, sample, step]
+        places[row, column] = prompt_mask.sum(1)[row] + step
+        owner = F.pad(torch.where(prompt_mask.bool(), n, -1), (0, width - L), value=-1)  # n: all samples; -1: padding
+        owner[row, column] = sample
+        seen = (owner[:, :, None] == owner[:, None, :]) | (owner == n)[:, None, :]
+        hidden = self._hidden(tokens, places, seen.tril())
+        before = tokens.new_full((P, n, T), L - 1)  # where the state before each token stands: the prompt's last place,
+        before[row, sample, step + 1] = column  # or that of the token before it
+        hidden = hidden.gather(1, before.view(P, n * T, 1).expand(-1, -1, self.width)).view(N, T, self.width)
+        return self.model.head(hidden), hidden
+
+    def _hidden(self, ids: Tensor, places: Tensor, seen: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The normed residual stream (P, M, C) of `ids` (P, M) at `places` (P, M), each of which sees `seen` (P, M, S)."""
+        model = self.model
         rotation = model.cos[places].unsqueeze(1), model.sin[places].unsqueeze(1)
         x = model.dropout(model.embed(ids))
         for layer, block in enumerate(model.blocks):
-            x = block(x, mask=seen, rotation=rotation, cache=cache, layer=layer)
-        cache.length += n
-        hidden = model.norm(x).view(-1, 1, self.width)  # (N, 1, C)
-        return model.head(hidden), hidden
+            x = block(x, mask=seen.unsqueeze(1), rotation=rotation, cache=cache, layer=layer)
+        return model.norm(x)
 
     def new_cache(self) -> GrowingCache:
         return GrowingCache(self.model.config.num_layers, self.context_length)

@@ -132,6 +132,8 @@ class CodePolicy(nn.Module):
 
     def _read(self, net: Backbone, prompts: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor):
         """Logits (N, T, V) and hidden states (N, T, C) before each of `ids`: the prompts are read once."""
+        if net.together:
+            return net.read_together(prompts, prompt_mask, ids, mask)
         n, T = len(ids) // len(prompts), ids.shape[1]
         together = torch.cat((prompt_mask.repeat_interleave(n, 0), mask[:, :-1].to(prompt_mask.dtype)), dim=1)
         if net.whole:
