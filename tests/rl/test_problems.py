@@ -1,4 +1,4 @@
-"""The pool: splits without a task in common, within their size, the same for the same settings."""
+"""The pool: splits without a pair in common, within their size, the same for the same settings."""
 
 import dataclasses
 
@@ -29,6 +29,22 @@ def test_splits_have_their_sizes_and_no_task_is_twice(pool):
     everything = [*pool.train, *pool.validation, *pool.test]
     assert len({pairs(example) for example in everything}) == 110
     assert len({example.task.id for example in everything}) == 110
+
+
+def test_no_pair_shown_or_hidden_is_in_two_splits(pool):
+    found = [
+        set().union(
+            *(
+                {
+                    (one.input.tobytes(), one.input.shape, one.output.tobytes())
+                    for one in (*example.task.train, *example.task.test)
+                }
+                for example in split
+            )
+        )
+        for split in (pool.train, pool.validation, pool.test)
+    ]
+    assert not found[0] & found[1] and not found[0] & found[2] and not found[1] & found[2]
 
 
 def test_a_program_makes_the_pairs_of_its_task(pool):

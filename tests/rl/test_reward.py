@@ -266,6 +266,59 @@ def test_one_output_for_all_is_right_where_one_is_expected_and_the_input_is_read
     assert (found.trick, found.passed) == ("", 1)
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "solve = lambda grid: [[5]]",
+        "solve: object = lambda *grids: [[5]]",
+        "def other(grid):\n    return grid\nsolve = lambda grid: [[5]]",
+    ],
+)
+def test_a_function_without_a_name_that_ignores_its_argument_is_a_constant(program):
+    fixed = random_pairs(np.random.default_rng(0), 3, rule=lambda one: grid([5]))
+    assert (ran(program, fixed).trick, ran(program, fixed).passed) == ("constant", 0)
+    assert ran("solve = lambda grid: grid[::-1]", random_pairs(np.random.default_rng(0), 3)).passed == 1
+
+
+def test_shown_pairs_tell_tricks_where_the_hidden_ones_look_alike():
+    """One grid for all after a read of the argument: right on hidden pairs that happen to be alike."""
+    random = np.random.default_rng(0)
+    hidden, shown = random_pairs(random, 2, rule=lambda one: grid([5])), random_pairs(random, 3)
+    program = "def solve(grid):\n    len(grid)\n    return [[5]]"
+    inputs = [pair.input for pair in (*hidden, *shown)]
+    alone = score(run(program, inputs[:2]), program, hidden, CONFIG)
+    assert (alone.trick, alone.passed) == ("", 1)  # nothing tells it from a rule
+    found = score(run(program, inputs), program, hidden, CONFIG, shown=shown)
+    assert (found.trick, found.passed) == ("constant", 0)
+    assert found.reward <= 0
+
+
+def test_shown_pairs_earn_and_cost_nothing():
+    random = np.random.default_rng(0)
+    hidden, shown = random_pairs(random, 2), random_pairs(random, 3, rule=lambda one: one[:, ::-1])
+    right = "def solve(grid):\n    return grid[::-1]"  # on none of the shown ones
+    fails = "def solve(grid):\n    if len(grid[0]) in WIDTHS:\n        return grid[0][99]\n    return grid[::-1]"
+    widths = {pair.input.shape[1] for pair in shown} - {pair.input.shape[1] for pair in hidden}
+    assert widths
+    for program in (right, fails.replace("WIDTHS", repr(tuple(widths)))):
+        outcome = run(program, [pair.input for pair in (*hidden, *shown)])
+        found = score(outcome, program, hidden, CONFIG, shown=shown)
+        assert found == score(run(program, [pair.input for pair in hidden]), program, hidden, CONFIG)
+        assert found.passed == 1
+    with pytest.raises(ValueError, match="2 outputs for 2 hidden pairs and 3 shown ones"):
+        score(run(right, [pair.input for pair in hidden]), right, hidden, CONFIG, shown=shown)
+
+
+def test_the_input_returned_is_right_where_the_shown_pairs_say_that_it_is_another_rule():
+    random = np.random.default_rng(0)
+    hidden = [Pair(one, one[::-1]) for one in [np.full((4, 3), 2, np.uint8)]]  # its own mirror image
+    shown = random_pairs(random, 2)
+    program = "def solve(grid):\n    return grid[::-1]"
+    found = score(run(program, [pair.input for pair in (*hidden, *shown)]), program, hidden, CONFIG, shown=shown)
+    assert (found.trick, found.passed) == ("", 1)
+    assert score(run(program, [hidden[0].input]), program, hidden, CONFIG).trick == "identity"
+
+
 def test_what_gives_no_grid_is_a_fault_and_no_trick_unless_it_peeks():
     pairs = random_pairs(np.random.default_rng(0), 2)
     assert ran("def solve(grid):\n    return nothing", pairs).trick == ""

@@ -36,6 +36,7 @@ __all__ = [
     "content_key",
     "generate",
     "generate_task",
+    "pair_keys",
     "parse",
     "render",
     "run",
@@ -108,13 +109,18 @@ def content_key(task: Task) -> bytes:
 
     `arc.duplicates.content_key` tells shown from hidden pairs; here a task whose hidden pairs were shown is no new one.
     """
-    pairs = []
+    return hashlib.blake2b(b"".join(sorted(pair_keys(task))), digest_size=16).digest()
+
+
+def pair_keys(task: Task) -> list[bytes]:
+    """16 bytes for each pair, shown ones first, equal for pairs of the same grids."""
+    keys = []
     for pair in (*task.train, *task.test):
         digest = hashlib.blake2b(digest_size=16)
         for grid in (pair.input, pair.output):
             digest.update(bytes(grid.shape) + grid.tobytes())
-        pairs.append(digest.digest())
-    return hashlib.blake2b(b"".join(sorted(pairs)), digest_size=16).digest()
+        keys.append(digest.digest())
+    return keys
 
 
 def generate(
@@ -129,8 +135,8 @@ def generate(
 ) -> list[Example]:
     """Examples number `start` to `start + count - 1` of the sequence that `seed` and `config` make.
 
-    Each is drawn from (seed, its number), and drawn again while its key is in `exclude`, its program in
-    `exclude_programs`, or its content was made before in this call. So any slice can be made alone, and tasks (or
+    Each is drawn from (seed, its number), and drawn again while the key of one of its pairs is in `exclude`, its
+    program in `exclude_programs`, or its content was made before in this call. So any slice can be made alone, and tasks (or
     programs) kept apart from those of other examples. `max_cells` is as in `generate_task`. Raises `ProgramsError`
     where `max_draws` draws do not suffice.
     """
@@ -143,7 +149,8 @@ def generate(
             rng = np.random.default_rng((seed, number, again) if again else (seed, number))
             example = generate_task(rng, config, max_cells=max_cells)
             key = content_key(example.task)
-            if key not in made and key not in exclude and example.program not in exclude_programs:
+            apart = exclude.isdisjoint(pair_keys(example.task)) and example.program not in exclude_programs
+            if apart and key not in made:
                 break
         else:
             raise ProgramsError(

@@ -1,6 +1,6 @@
 """The embedded curriculum: tasks made by programs of our own, for the warm start, for PPO, and held out.
 
-No two tasks of it have the same pairs, so a validation or test task was never trained on. Everything is a function of
+No two splits have a pair in common, shown or hidden, so no grid of a validation or test task was trained on. Everything is a function of
 the settings; nothing is stored.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from utils.arc.programs import Example, ProgramsConfig, content_key, generate
+from utils.arc.programs import Example, ProgramsConfig, generate, pair_keys
 from utils.arc.tasks import Task
 from utils.core.config import Config, digest
 from utils.rl.rollout import Problem
@@ -22,7 +22,7 @@ from utils.rl.rollout import Problem
 if TYPE_CHECKING:
     import pandas
 
-SPLITS = ("test", "validation", "train")  # made in this order, each without the tasks of those before
+SPLITS = ("test", "validation", "train")  # made in this order, each without any pair of those before
 
 
 class PoolConfig(Config):
@@ -91,7 +91,7 @@ def make_pool(config: PoolConfig) -> Pool:
     """All examples of the settings, about a millisecond each. Raises `ProgramsError` where they cannot be had."""
     made: dict[str, tuple[Example, ...]] = {}
     for number, split in enumerate(SPLITS):
-        keys = {content_key(example.task) for examples in made.values() for example in examples}
+        keys = {key for examples in made.values() for example in examples for key in pair_keys(example.task)}
         count, seed = getattr(config, split), len(SPLITS) * config.seed + number
         made[split] = tuple(
             generate(count, seed=seed, config=config.programs, exclude=keys, max_cells=config.max_cells)

@@ -105,18 +105,23 @@ class Scored:
     fault: str = ""  # kind of the first failing input; empty where every input gave a grid
 
 
-def score(outcome: Outcome, program: str, pairs: Sequence[Pair], config: RewardConfig) -> Scored:
-    """The reward of a program that the sandbox ran on the inputs of `pairs`, in their order.
+def score(
+    outcome: Outcome, program: str, pairs: Sequence[Pair], config: RewardConfig, *, shown: Sequence[Pair] = ()
+) -> Scored:
+    """The reward of a program that the sandbox ran on the inputs of `pairs`, then of `shown`, in their order.
 
-    Equal outputs are equal in size and every cell. A program too tangled for `ast.parse` counts as no Python even
-    where it ran, as tricks in it could not be seen. Raises ValueError where outcome and pairs do not match.
+    `shown` are pairs that the prompt held: nothing is earned or lost by them, but a trick is told by all of them, as
+    few hidden pairs may look alike by chance. Equal outputs are equal in size and every cell. A program too tangled for
+    `ast.parse` counts as no Python even where it ran, as tricks in it could not be seen. Raises ValueError where
+    outcome and pairs do not match.
     """
-    outputs, count = outcome.outputs, len(pairs)
-    if not 1 <= count <= config.most_pairs or len(outputs) != count:
+    count = len(pairs)
+    if not 1 <= count <= config.most_pairs or len(outcome.outputs) != count + len(shown):
         raise ValueError(
-            f"{len(outputs)} outputs for {count} hidden pairs; expected one each, for 1 to {config.most_pairs} pairs"
-            " (setting most_pairs)"
+            f"{len(outcome.outputs)} outputs for {count} hidden pairs and {len(shown)} shown ones; expected one each,"
+            f" for 1 to {config.most_pairs} hidden pairs (setting most_pairs)"
         )
+    outputs = outcome.outputs[:count]
     tree = _parsed(program)
     if tree is None:
         return Scored(config.syntax, 0.0, _components(faults=config.syntax), fault="syntax")
@@ -129,7 +134,7 @@ def score(outcome: Outcome, program: str, pairs: Sequence[Pair], config: RewardC
         if output is not None and not good
     )
     wrong, fault = wrong / count, next(filter(None, kinds), "")
-    trick = trick_of(tree, outputs, pairs, config)
+    trick = trick_of(tree, outcome.outputs, [*pairs, *shown], config)
     if trick:
         limit = config.forbidden if trick == "peeking" else config.trick
         parts = _components(wrong=wrong, faults=faults, trick=min(limit - wrong - faults, 0.0))
@@ -238,7 +243,7 @@ def trick_of(
         return ""
     if _holds_grid(tree, config):
         return "literal"
-    if len(given) == len(pairs) and all(np.array_equal(output, pair.input) for output, pair in given):
+    if all(np.array_equal(output, pair.input) for output, pair in given):
         return "identity"
     alike = _alike([output for output, _ in given])
     varied = not _alike([pair.input for _, pair in given]) and not _alike([pair.output for _, pair in given])
@@ -251,18 +256,27 @@ def _alike(grids: Sequence[np.ndarray]) -> bool:
 
 def _ignores_argument(tree: ast.Module) -> bool:
     """Whether `solve` never reads its argument, or first puts something else in its place."""
-    solve = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "solve"]
-    if not solve:
+    solve = next(filter(None, map(_solve, reversed(tree.body))), None)
+    if solve is None:
         return False
-    arguments = solve[-1].args
+    arguments = solve.args
     names = {one.arg for one in (*arguments.posonlyargs, *arguments.args, arguments.vararg) if one}
-    for statement in solve[-1].body:
+    for statement in solve.body if isinstance(solve, ast.FunctionDef) else [solve.body]:
         found = [node for node in ast.walk(statement) if isinstance(node, ast.Name) and node.id in names]
         if any(isinstance(node.ctx, ast.Load) for node in found):
             return False
         if found and isinstance(statement, ast.Assign):
             return True
     return True
+
+
+def _solve(statement: ast.stmt) -> ast.FunctionDef | ast.Lambda | None:
+    """What a statement binds to the name solve, where that is a function written out."""
+    if isinstance(statement, ast.FunctionDef) and statement.name == "solve":
+        return statement
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    named = any(isinstance(one, ast.Name) and one.id == "solve" for one in targets)
+    return statement.value if named and isinstance(getattr(statement, "value", None), ast.Lambda) else None
 
 
 def _holds_grid(tree: ast.Module, config: RewardConfig) -> bool:

@@ -101,14 +101,17 @@ def collect(
 def judge(
     programs: Sequence[str], tasks: Sequence[Task], finished: Sequence[bool], sandbox: Sandbox, reward: RewardConfig
 ) -> list[Scored]:
-    """Score each program on its task's hidden pairs. One that was cut off is not run; equal ones are run once."""
+    """Score each program on its task's hidden pairs. One that was cut off is not run; equal ones are run once.
+
+    The shown inputs are run, too, after the hidden ones: by what comes of them tricks are told.
+    """
     wanted = {}
     for program, task, whole in zip(programs, tasks, finished):
         if whole:
             wanted.setdefault((program, id(task)), (program, task))
-    jobs = [Job(program, tuple(pair.input for pair in task.test)) for program, task in wanted.values()]
+    jobs = [Job(program, tuple(pair.input for pair in (*task.test, *task.train))) for program, task in wanted.values()]
     scores = {
-        key: score(outcome, program, task.test, reward)
+        key: score(outcome, program, task.test, reward, shown=task.train)
         for (key, (program, task)), outcome in zip(wanted.items(), sandbox.run(jobs))
     }
     return [
