@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.testing import assert_close
 from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForMaskedLM
 
-from utils.models.bert import BERT
+from utils.models.bert import BERT, ClassifierConfig, TextClassifier
 from utils.models.blocks import TransformerConfig
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "alibi")
@@ -99,3 +100,30 @@ def test_parameters_are_counted_in_closed_form():
 def test_more_tokens_than_the_context_length_are_refused(make_bert):
     with pytest.raises(ValueError, match="13 tokens exceed the model's context length of 12"):
         make_bert()(torch.zeros(1, 13, dtype=torch.long))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_classifiers_logits_are_those_of_the_mean_of_real_tokens(ids, side):
+    torch.manual_seed(0)
+    shape = {"num_layers": 2, "num_heads": 4, "width": 32, "vocab_size": 23, "context_length": 12}
+    model = TextClassifier(ClassifierConfig(num_classes=5, **shape)).eval()
+    lengths = (4, 7, 10)
+    padded, mask = torch.full((3, 11), 22), torch.zeros(3, 11, dtype=torch.long)
+    for row, n in enumerate(lengths):
+        at = slice(11 - n, 11) if side == "left" else slice(0, n)
+        padded[row, at], mask[row, at] = ids[row, :n], 1
+    logits = model(padded, mask)
+    assert logits.shape == (3, 5)
+    for row, n in enumerate(lengths):
+        alone = ids[row : row + 1, :n]
+        assert_close(logits[row], model.head(model.hidden(alone)[0].mean(0)))
+        assert_close(logits[row], model(alone)[0])
+    assert model(padded, torch.zeros_like(mask)).isfinite().all()
+
+
+def test_a_classifiers_head_is_not_its_embedding():
+    with pytest.raises(ValidationError, match="tie_embeddings"):
+        ClassifierConfig(tie_embeddings=True)
+    model = TextClassifier(ClassifierConfig(num_layers=1, num_heads=1, width=8, vocab_size=9, context_length=4))
+    assert model.head.weight.shape == (2, 8)
+    assert sum(one.numel() for one in model.parameters() if one is model.embedding.weight) == 72

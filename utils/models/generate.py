@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.core.config import Config
 from utils.models.transformer import GPT
@@ -47,14 +47,17 @@ class SamplingConfig(Config):
 
 
 def generate(
-    model: GPT,
+    model: nn.Module,
     tokenizer: Tokenizer,
     prompts: str | Sequence[str],
     config: SamplingConfig = SamplingConfig(),
     *,
     seed: int = 0,
 ) -> str | list[str]:
-    """The continuation of a prompt, or of each of several (without the prompts). Equal seeds give equal texts."""
+    """The continuation of a prompt, or of each of several (without the prompts). Equal seeds give equal texts.
+
+    `model` is a GPT of ours, or a causal language model from elsewhere as `models.called` calls it (without a cache).
+    """
     if isinstance(prompts, str):
         return generate(model, tokenizer, [prompts], config, seed=seed)[0]
     if not prompts:
@@ -108,7 +111,7 @@ class Samples:
 
 
 def sample_temperatures(
-    model: GPT,
+    model: nn.Module,
     tokenizer: Tokenizer,
     prompt: str,
     config: SamplingConfig = SamplingConfig(),
@@ -123,7 +126,7 @@ def sample_temperatures(
 
 @torch.no_grad()
 def stream(
-    model: GPT,
+    model: nn.Module,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     config: SamplingConfig = SamplingConfig(),
@@ -141,13 +144,14 @@ def stream(
         there = torch.ones_like(ids) if mask is None else mask
         seen = torch.zeros(len(ids), model.config.vocab_size, dtype=torch.long, device=ids.device)
         seen = seen.scatter_add_(1, ids, there) > 0  # (B, V)
-        cache = model.new_cache() if use_cache and ids.shape[1] < context else None
+        cached = use_cache and isinstance(model, GPT) and ids.shape[1] < context
+        cache = model.new_cache() if cached else None
         for _ in range(config.max_new_tokens):
             window = slice(-context, None)
             if cache is not None and ids.shape[1] <= context:
                 logits = model(ids[:, cache.length :], mask, cache)
             else:
-                logits = model(ids[:, window], None if mask is None else mask[:, window])
+                logits = model(ids[:, window], attention_mask=None if mask is None else mask[:, window])
             token = choose(logits[:, -1].float(), seen, config, generator)  # (B,)
             yield token
             ids = torch.cat((ids, token[:, None]), dim=1)

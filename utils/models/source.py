@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # name -> module,
     "gpt": ("transformer", "GPT", "TransformerConfig", {**_TEXT, **_SHAPE}),
     "bert": ("bert", "BERT", "TransformerConfig", {**_TEXT, **_SHAPE}),
     "t5": ("t5", "T5", "T5Config", {**_TEXT, **_SHAPE, "num_layers": 3}),
+    "classifier": ("bert", "TextClassifier", "ClassifierConfig", {**_TEXT, **_SHAPE}),
     "vit": ("vit", "ViT", "ViTConfig", {**_SHAPE, "image_size": 64, "patch_size": 8, "num_classes": 10}),
 }  # about 10 million parameters each
 ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # of a Hugging Face model
