@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(vae, name="vae")
 app.add_typer(ppo, name="ppo")
+
+
+class Study(str, Enum):
+    """What varies."""
+
+    seeds = "seeds"
+    folds = "folds"
+    sizes = "sizes"
+
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
 Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
@@ -53,17 +63,15 @@ def resume(run: RunPath, overrides: Overrides = None) -> None:
 def evaluate(run: RunPath, split: Split = Split.test) -> None:
     """Print the metrics of a run's best checkpoint on a split, as JSON."""
     from utils.core.config import ConfigError
-    from utils.training.evaluate import evaluate
-    from utils.training.objectives import next_token
+    from utils.training.answers import split_metrics
     from utils.training.recipes import open_trained
 
     trained = open_trained(run)
-    part = getattr(trained.data(), split.value)
-    if not part.targets:
-        raise ConfigError(
-            f"{trained.run.path} has no {split.value} split: data.splits is {trained.recipe.data.splits}."
-        )
-    metrics = evaluate(trained.model, next_token, part, trained.recipe.train.replace(eval_batches=None))
+    recipe, data = trained.recipe, trained.data()
+    if not getattr(data, split.value).targets:
+        shares = (recipe.rows or recipe.data).splits
+        raise ConfigError(f"{trained.run.path} has no {split.value} split: the data's splits are {shares}.")
+    metrics = split_metrics(trained.model, data, split.value, recipe.train, task=recipe.task)
     print(json.dumps({"run": trained.run.id, "step": trained.step, "split": split.value, **metrics}, indent=2))
 
 
@@ -79,11 +87,21 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="text that ends the result")] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal texts")] = 0,
 ) -> None:
-    """Continue a prompt with a run's best checkpoint. What is not given is as in the run's recipe."""
+    """Continue a prompt with a run's best checkpoint, or answer it: say its class, its target, its masked words.
+
+    What is not given is as in the run's recipe; sampling is of language models alone.
+    """
+    from utils.core.config import ConfigError
     from utils.models import generate as generation
+    from utils.training.answers import answer_texts
     from utils.training.recipes import open_trained, prompt_of
 
     trained = open_trained(run)
+    if trained.recipe.task != "causal_lm":
+        if not prompt:
+            raise ConfigError(f"The run's task is {trained.recipe.task}; give the texts to answer: --prompt TEXT.")
+        print(answer_texts(trained.model, trained.data(), prompt))
+        return
     given = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -96,6 +114,103 @@ def generate(
     prompts = prompt or [prompt_of(trained.recipe, trained.data())]
     for one, text in zip(prompts, generation.generate(trained.model, trained.tokenizer, prompts, config, seed=seed)):
         print(one + text)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders", exists=True, file_okay=False)],
+    metric: Annotated[str, typer.Option(help="what is compared")] = "validation/loss",
+    page: Annotated[Path | None, typer.Option(help="write the table and the curves to this HTML file, too")] = None,
+) -> None:
+    """Lay runs side by side: best and last values, what differs in their settings, what more seeds say."""
+    from utils.experiments.compare import compare_runs
+
+    found = compare_runs(runs, metric=metric)
+    print(found)
+    if page is not None:
+        page.write_text(f"<!doctype html><meta charset='utf-8'>{found._repr_html_()}", encoding="utf-8")
+        print(f"Page: {page.resolve()}")
+
+
+@app.command()
+def runs(
+    root: Root = Path("runs"),
+    sort: Annotated[str, typer.Option(help="a column of the table")] = "",
+) -> None:
+    """A table of every run under a folder, and the folders that could not be read."""
+    from utils.experiments.table import experiment_table
+
+    print(experiment_table(root, sort=sort) if sort else experiment_table(root))
+
+
+@app.command()
+def train_many(
+    recipe: Annotated[list[str], typer.Argument(help="YAML files, or names in configs/")],
+    root: Root = Path("runs"),
+    processes: Annotated[int, typer.Option(min=1, help="runs at a time, each in a process of its own")] = 1,
+) -> None:
+    """Train several recipes, each its own run; one that fails stops no other. Exits 1 where one failed."""
+    from utils.training import many
+    from utils.training.recipes import load_recipe
+
+    table = many.train_many([load_recipe(one) for one in recipe], root, processes)
+    print(table.to_string(index=False))
+    raise typer.Exit(bool((table["error"] != "").any()))
+
+
+@app.command()
+def search(
+    recipe: Recipe,
+    space: Annotated[str, typer.Argument(help="a YAML file of a search space, or its name in configs/")],
+    overrides: Overrides = None,
+    root: Root = Path("runs"),
+    trials: Annotated[int | None, typer.Option(min=1, help="trials in all; default: as the file says")] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of a database that several machines share")] = None,
+) -> None:
+    """Search settings by Optuna, each trial a run; a stopped search goes on. The best is left as a recipe."""
+    from utils.experiments.search import search as search_for
+    from utils.training.recipes import load_recipe
+    from utils.training.studies import load_search, trial
+
+    config = load_search(space, [f"trials={trials}"] if trials else ())
+    print(search_for(load_recipe(recipe, overrides or ()), config, trial(root), root, storage=storage))
+
+
+@app.command()
+def study(
+    kind: Annotated[Study, typer.Argument(help="seeds, folds (cross-validation), or sizes (a learning curve)")],
+    recipe: Recipe,
+    overrides: Overrides = None,
+    root: Root = Path("runs"),
+    count: Annotated[int, typer.Option(min=2, help="seeds or folds")] = 5,
+) -> None:
+    """Train a recipe over seeds, folds or shares of its data, and say how much its metrics vary."""
+    from utils.training import studies
+    from utils.training.recipes import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if kind is Study.sizes:
+        print(studies.learning_curve(loaded, root).to_string(index=False))
+        return
+    found = (
+        studies.seed_variance(loaded, root, range(count))
+        if kind is Study.seeds
+        else studies.cross_validate(loaded, root, count)
+    )
+    print(*(one.to_string() for one in found), sep="\n\n")
+
+
+@app.command()
+def reproduce(
+    run: RunPath,
+    root: Annotated[Path | None, typer.Option(help="where the second run goes; default: beside the first")] = None,
+) -> None:
+    """Train a run again from its stamp, compare weights and losses, name what differs. Exits 1 where they do."""
+    from utils.training.reproduce import reproduce as again
+
+    report = again(run, root)
+    print(report)
+    raise typer.Exit(not report.sound)
 
 
 @app.command()
@@ -138,11 +253,15 @@ def validate(
 
 @app.command()
 def prepare_data(recipe: Recipe, overrides: Overrides = None, root: Root = Path("runs")) -> None:
-    """Tokenize a recipe's corpus into its dataset folder, and print what is in it."""
-    from utils.data.loaders import prepare
-    from utils.training.recipes import load_recipe
+    """Tokenize a recipe's data into their folder, and print what is in it and what may be wrong with it."""
+    from utils.data.task import TaskData
+    from utils.training.recipes import load_recipe, prepare_data
 
-    print(prepare(load_recipe(recipe, overrides or ()).data, root / "data"))
+    loaded = load_recipe(recipe, overrides or ())
+    data = prepare_data(loaded, root / "data")
+    print(data)
+    if isinstance(data, TaskData):
+        print(data.report(loaded.train.batch_size))
 
 
 @app.command()

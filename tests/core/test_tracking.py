@@ -4,16 +4,20 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
+import numpy
 import pytest
+import torch
 
+from utils.core import jsonl
 from utils.core.config import Config
 from utils.core.run import Run
-from utils.core.tracking import Tracking
+from utils.core.tracking import TRACKERS, Tracker, Tracking
 
 TAG = "train/loss"
 
@@ -144,3 +148,175 @@ def test_a_tracker_that_fails_is_reported_and_the_metrics_go_on(run, file_size_l
     assert truth(run) == [(step, float(step)) for step in range(1, 31)]
     session(run, 30, 31, 1.0).close()
     assert accumulated(run) == truth(run)
+
+
+class Flaky(Tracker):
+    """Takes what it is told, but for the calls that `fail` (a set of their numbers, or all)."""
+
+    def __init__(self, run):
+        self.told, self.calls, self.fail = [], 0, set()
+
+    def _take(self, *event):
+        self.calls += 1
+        if self.fail == "all" or self.calls in self.fail:
+            raise ConnectionError(f"no network for {SECRET}")
+        self.told.append(event)
+
+    def log(self, record):
+        self._take("log", record["step"])
+
+    def alert(self, alert):
+        self._take("alert", alert.kind)
+
+    def close(self, outcome="", failed=False):
+        self._take("close", outcome, failed)
+
+
+SECRET = "planted-secret-of-the-network"
+
+
+@pytest.fixture
+def flaky(run, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "wandb", Flaky)
+    monkeypatch.setenv("NETWORK_TOKEN", SECRET)
+    tracking = Tracking(run, ["wandb"])
+    return tracking, tracking.trackers["wandb"]
+
+
+def test_a_tracker_that_fails_for_a_while_is_told_everything_in_order_and_reported_once(run, flaky, caplog):
+    tracking, tracker = flaky
+    tracker.fail = {2, 3}
+    for step in range(1, 6):
+        tracking.log(step, {TAG: 1.0})
+    tracking.close("done")
+    assert tracker.told == [*(("log", step) for step in range(1, 6)), ("alert", "end"), ("close", "done", False)]
+    assert caplog.text.count("wandb failed") == 1
+    assert "lost" not in caplog.text
+    assert SECRET not in caplog.text
+    assert [step for step, _ in truth(run)] == [1, 2, 3, 4, 5]
+
+
+def test_an_event_that_never_succeeds_is_given_up_and_counted_and_the_others_arrive(flaky, caplog):
+    tracking, tracker = flaky
+    tracker.fail = {2, 3, 4}  # three tries of the second record
+    for step in range(1, 7):
+        tracking.log(step, {TAG: 1.0})
+    tracking.close()
+    assert [one[1] for one in tracker.told if one[0] == "log"] == [1, 3, 4, 5, 6]
+    assert "wandb lost 1 events" in caplog.text
+
+
+def test_a_tracker_that_is_gone_for_good_costs_training_nothing(run, flaky, caplog):
+    tracking, tracker = flaky
+    tracker.fail = "all"
+    for step in range(1, 8):
+        tracking.log(step, {TAG: 1.0})
+    tracking.close()
+    assert tracker.told == []
+    assert "wandb lost 8 events" in caplog.text  # seven records and the end
+    assert "wandb could not be closed: ConnectionError: no network for ***" in caplog.text
+    assert [step for step, _ in truth(run)] == list(range(1, 8))
+
+
+def test_a_tracker_that_cannot_be_opened_is_reported_and_left_out(run, monkeypatch, caplog):
+    def refuse(run):
+        raise RuntimeError("no such service")
+
+    monkeypatch.setitem(TRACKERS, "wandb", refuse)
+    with Tracking(run, ["wandb"]) as tracking:
+        tracking.log(1, {TAG: 1.0})
+    assert tracking.trackers == {}
+    assert "wandb could not be opened: RuntimeError: no such service" in caplog.text
+    assert truth(run) == [(1, 1.0)]
+
+
+def events(run):
+    return [(event["kind"], event["step"]) for event in jsonl.read(run.path / "events.jsonl")]
+
+
+def test_alerts_are_events_of_the_run_and_warnings_with_or_without_a_tracker(run, caplog):
+    tracking = Tracking(run)
+    tracking.log(3, {TAG: float("nan")})
+    tracking.log(4, {TAG: float("nan")})
+    tracking.alert("custom", "look here")
+    tracking.alert("custom", "and again")
+    tracking.close()
+    assert events(run) == [("nan", 3), ("custom", 4), ("end", 4)]
+    assert caplog.text.count("not a finite number") == 1
+    assert caplog.text.count("look here") == 1
+
+
+def test_a_resumed_run_tells_an_alert_again_only_where_its_step_was_lost(run):
+    run.begin_session(0)
+    tracking = Tracking(run)
+    tracking.log(3, {TAG: float("nan")})
+    tracking.close()
+    run.begin_session(3)  # after it
+    tracking = Tracking(run)
+    tracking.log(4, {TAG: float("nan")})
+    tracking.close()
+    assert events(run) == [("nan", 3), ("end", 3), ("end", 4)]
+    run.begin_session(2)  # before it
+    tracking = Tracking(run)
+    assert events(run) == []
+    tracking.log(3, {TAG: float("nan")})
+    tracking.close()
+    assert events(run) == [("nan", 3), ("end", 3)]
+
+
+def test_an_error_that_ends_the_loop_is_told_and_travels_on(run):
+    def loop():
+        with Tracking(run) as tracking:
+            tracking.log(1, {TAG: 1.0})
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        loop()
+    (event,) = jsonl.read(run.path / "events.jsonl")
+    assert (event["kind"], event["level"]) == ("end", "ERROR")
+    assert "out of luck" in event["text"]
+
+
+def test_the_machine_is_sampled_into_the_next_record_and_no_longer_than_the_session(run):
+    before = threading.active_count()
+    tracking = Tracking(run, system_seconds=0.01)
+    while not tracking._monitor.samples:
+        time.sleep(0.01)
+    tracking.log(1, {TAG: 1.0})
+    tracking.close()
+    assert threading.active_count() == before
+    (record,) = jsonl.read(run.metrics_file)
+    assert record["system/memory_gib"] > 0
+    assert 0 <= record["system/cpu_percent"] <= 100
+
+
+def test_gradient_histograms_are_those_of_the_gradients_that_are_applied(run, monkeypatch):
+    class Wanting(Flaky):
+        gradients_every = 2
+
+        def gradients(self, step, histograms):
+            self.told.append((step, histograms))
+
+    monkeypatch.setitem(TRACKERS, "wandb", Wanting)
+    tracking = Tracking(run, ["wandb"])
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    step, applied = 0, {}
+    tracking.watch(model, optimizer, lambda: step)
+    for step in range(1, 5):
+        optimizer.zero_grad()
+        for _ in range(2):  # two micro-batches
+            model(torch.full((1, 3), float(step))).square().sum().backward()
+        applied[step] = model.weight.grad.clone()
+        optimizer.step()
+    told = dict(tracking.trackers["wandb"].told)
+    assert list(told) == [2, 4]
+    for at, found in told.items():
+        assert set(found) == {"weight", "bias"}
+        counts, edges = numpy.histogram(applied[at].numpy(), bins=64)
+        assert (found["weight"][0] == counts).all()
+        assert found["weight"][1] == pytest.approx(edges)
+    tracking.close()
+    step = 6
+    optimizer.step()
+    assert [one[0] for one in tracking.trackers["wandb"].told] == [2, 4, "alert", "close"]

@@ -6,15 +6,18 @@ import random
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from utils.data.text import CorpusConfig, load_corpus
 from utils.data.tokenizers import (
     BPETokenizer,
     CharTokenizer,
     HFTokenizer,
+    T5Tokenizer,
     TokenizerConfig,
     TokenizerError,
+    WordPieceTokenizer,
     build_tokenizer,
     load_tokenizer,
 )
@@ -132,3 +135,48 @@ def test_a_tokenizer_that_cannot_be_had_is_refused_with_the_reason(tmp_path):
         HFTokenizer.load(str(tmp_path))
     with pytest.raises(TokenizerError, match=r"No tokenizer in .*expected tokenizer\.json"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [WordPieceTokenizer, T5Tokenizer, BPETokenizer])
+def test_a_trained_tokenizer_is_loaded_as_what_it_was(kind, tmp_path):
+    tokenizer = kind.train(TEXT, 400)
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert type(again) is kind
+    assert again.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+    assert (again.vocab_size, again.start_id) == (tokenizer.vocab_size, tokenizer.start_id)
+
+
+def test_special_tokens_come_first_in_the_vocabulary():
+    for kind in (WordPieceTokenizer, T5Tokenizer, BPETokenizer):
+        inner = kind.train(TEXT, 400).inner
+        assert [inner.token_to_id(token) for token in kind.SPECIAL] == list(range(len(kind.SPECIAL)))
+
+
+def test_wordpiece_splits_words_as_bert_does():
+    tokenizer = WordPieceTokenizer.train("low lower lowest newer newest\n" * 20, 257)
+    assert tokenizer.decode(tokenizer.encode("Lower, LOWEST")) == "lower [UNK] lowest"  # no comma was learned
+    pieces = [tokenizer.inner.id_to_token(index) for index in tokenizer.encode("lowerest")]
+    assert "".join(piece.removeprefix("##") for piece in pieces) == "lowerest"
+    assert all(piece.startswith("##") for piece in pieces[1:])
+    assert tokenizer.encode("naïve")[0] == tokenizer.encode("naive")[0]
+
+
+def test_t5_needs_room_for_bytes_and_special_tokens():
+    assert T5Tokenizer.train(TEXT, 358).vocab_size == 358
+    with pytest.raises(ValueError, match="at least 358"):
+        TokenizerConfig(kind="t5", vocab_size=357)
+
+
+def test_wordpiece_learns_the_same_ids_every_time_and_the_entries_of_the_librarys_trainer():
+    text = load_corpus(CorpusConfig()).text
+    learned = [WordPieceTokenizer.train(text, 600).inner.get_vocab() for _ in range(3)]
+    assert learned[0] == learned[1] == learned[2]
+    assert [*sorted(learned[0], key=learned[0].get)[:5]] == [*WordPieceTokenizer.SPECIAL]
+    oracle = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    oracle.normalizer, oracle.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = [*WordPieceTokenizer.SPECIAL]
+    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, limit_alphabet=150, show_progress=False)
+    oracle.train_from_iterator(text.splitlines(keepends=True), trainer)
+    differing = set(learned[0]) ^ set(oracle.get_vocab())
+    assert len(differing) <= 6  # ties at the end of the vocabulary, which the library settles by chance

@@ -117,7 +117,8 @@ def checkpoints(run):
 
 def trace(run):
     """What a run logged, but for times: bit for bit what training did, update by update."""
-    return run.metrics().drop(columns=CLOCK)
+    metrics = run.metrics()
+    return metrics.drop(columns=[*CLOCK, *(name for name in metrics if name.startswith("system/"))])
 
 
 def final_state(run):

@@ -44,7 +44,9 @@ def test_no_pair_shown_or_hidden_is_in_two_splits(pool):
         )
         for split in (pool.train, pool.validation, pool.test)
     ]
-    assert not found[0] & found[1] and not found[0] & found[2] and not found[1] & found[2]
+    assert not found[0] & found[1]
+    assert not found[0] & found[2]
+    assert not found[1] & found[2]
 
 
 def test_a_program_makes_the_pairs_of_its_task(pool):

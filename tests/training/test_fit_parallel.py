@@ -52,11 +52,31 @@ def test_two_processes_stopped_and_resumed_equal_one(train, new_run, trace):
     assert len(set(digests)) == 1  # each process is left with the best weights
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_out_of_time_stop_after_the_same_step_with_the_same_average(new_run, tmp_path, final_weights):
+    run, disk = new_run(), tmp_path / "disk"
+    settings = {"max_hours": 1e-9, "ema_decay": 0.5, "local_checkpoints": str(disk)}
+    stopped = launch({"run": str(run.path), "settings": settings})
+    assert stopped.returncode == 0, stopped.stderr
+    last = Checkpoints(run.path / "checkpoints").last()
+    assert last.step == 1  # never less than one
+    assert Checkpoints(disk / run.path.name / "checkpoints").last().step == 1
+    assert last.load()["average"]["updates"] == 1
+    digests = re.findall(r"weights (\w+)", stopped.stdout)
+    assert digests == [final_weights(run)] * 2
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
 def test_compiled_step_gives_the_same_losses_and_plain_checkpoints(train, trace, tiny_model):
+    from torch._dynamo.utils import counters
+
     models = [tiny_model(num_layers=1), tiny_model(num_layers=1)]
     settings = {"max_steps": 6, "lr": 1e-3, "restore_best": False}
-    plain, compiled = (train(model, compile=on, **settings).run for model, on in zip(models, (False, True)))
+    counters.clear()
+    plain = train(models[0], compile=False, **settings).run
+    assert counters["stats"]["unique_graphs"] == 0
+    compiled = train(models[1], compile=True, **settings).run
+    assert counters["stats"]["unique_graphs"] >= 1
     assert_close(numbers(trace(compiled)), numbers(trace(plain)), equal_nan=True)
     assert_close(models[1].state_dict(), models[0].state_dict())
     saved = Checkpoints(compiled.path / "checkpoints").last().load()["model"]

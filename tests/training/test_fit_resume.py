@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from pandas.testing import assert_frame_equal
 
 from utils.core.checkpoints import Checkpoints
+from utils.core.mirror import Mirror
 from utils.core.run import RunError
 from utils.training.objectives import next_token
 from utils.training.optim import learning_rate
@@ -91,6 +93,53 @@ def test_damaged_newest_checkpoint_costs_only_the_way_from_the_one_before(train,
     assert final_weights(run) == final_weights(whole)
 
 
+EVERYTHING = {"schedule": "wsd", "ema_decay": 0.5, "label_smoothing": 0.1, "gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize("memory", [None, "once", "always"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "every option"])
+def test_options_and_rows_halved_by_memory_survive_a_stop_bit_for_bit(
+    options, memory, train, new_run, tiny_model, trace, final_weights
+):
+    """Memory runs out with more than 2 rows at step 2 alone, or from there on. Stopped before 6, and again before 8."""
+
+    def objective_of(stops):
+        refused = []
+
+        def objective(model, batch, step, *, label_smoothing=0.0):
+            training = model.training and torch.is_grad_enabled()
+            short = step == 2 if memory == "once" else memory and step >= 2
+            if training and short and len(batch["labels"]) > 2:
+                refused.append(step)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            if training and step in stops:
+                raise InterruptedError
+            return next_token(model, batch, step, label_smoothing=label_smoothing)
+
+        return objective, refused
+
+    settings = {**options, "checkpoint_every": 2, "eval_every": 5}
+    whole, parts = new_run(), new_run()
+    objective, refused = objective_of([])
+    train(tiny_model(dropout=0.2), objective=objective, run=whole, **settings)
+    assert refused == ([2, 2] if memory else [])  # 6 rows, then 3; the rest go through with 2
+    for stop in (6, 8, None):
+        objective, refused = objective_of([stop])
+        if stop is None:
+            train(tiny_model(dropout=0.2), objective=objective, run=parts, **settings)
+        else:
+            with pytest.raises(InterruptedError):
+                train(tiny_model(dropout=0.2), objective=objective, run=parts, **settings)
+        assert refused == ([2, 2] if memory and stop == 6 else [])
+    assert ("train/micro_batch_size" in trace(whole)) == (memory is not None)
+    assert_frame_equal(trace(parts), trace(whole), check_exact=True)
+    assert final_weights(parts) == final_weights(whole)
+    ends = [checkpoints(run).last().load() for run in (parts, whole)]
+    assert ends[0].get("average", {}).get("updates") == (10 if "ema_decay" in options else None)
+    for name in ("model", "average"):
+        torch.testing.assert_close(ends[0].get(name, {}), ends[1].get(name, {}), rtol=0, atol=0)
+
+
 def test_complete_run_says_so_and_is_not_trained_again(train, new_run, caplog):
     run = new_run()
     first = train(run=run)
@@ -157,6 +206,73 @@ def test_refused_checkpoint_is_reported_and_written_when_the_disk_takes_it(train
     refused = [record.message for record in caplog.records if "Training goes on" in record.message]
     assert [message.split(" was")[0] for message in refused] == [f"Checkpoint of step {n}" for n in (4, 5, 6)]
     assert [one.step for one in checkpoints(run).all()] == [0, 2, 8, 10]
+    assert final_weights(run) == final_weights(whole)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """No waiting between the tries of a copy."""
+    monkeypatch.setattr("utils.core.mirror.PAUSE", 0.0)
+
+
+def test_folder_that_vanishes_costs_no_checkpoint_where_they_are_written_locally(
+    train, new_run, tmp_path, caplog, final_weights, pauses
+):
+    run, whole, disk = new_run(), new_run(), tmp_path / "disk"
+    folder, away, seen = run.path / "checkpoints", run.path / "away", []
+
+    def come_back():
+        seen.append([one.step for one in Checkpoints(disk / run.path.name / "checkpoints").all()])
+        away.rename(folder)
+
+    def objective(model, batch, step):
+        return at_come_back(model, batch, step) if step == 7 else at_vanish(model, batch, step)
+
+    at_vanish, at_come_back = at_step(lambda: folder.rename(away), 3), at_step(come_back, 7)
+    train(run=run, objective=objective, checkpoint_every=2, keep_last=9, local_checkpoints=disk)
+    train(run=whole)
+    assert seen == [[0, 2, 4, 5, 6]]  # 5 is evaluated
+    assert "training goes on" in caplog.text
+    assert [one.step for one in checkpoints(run).all()] == [0, 2, 4, 5, 6, 8, 10]
+    assert final_weights(run) == final_weights(whole)
+    assert not (disk / run.path.name).exists()  # everything is copied
+
+
+def test_folder_that_is_gone_at_the_end_is_told_and_filled_by_the_same_call_again(
+    train, new_run, tmp_path, tiny_model, final_weights, pauses
+):
+    run, whole, disk = new_run(), new_run(), tmp_path / "disk"
+    folder, away = run.path / "checkpoints", run.path / "away"
+    settings = {"local_checkpoints": disk, "checkpoint_every": 2}
+    with pytest.raises(OSError, match=f"whole in {disk / run.path.name}.*run the same cell again"):
+        train(run=run, objective=at_step(lambda: folder.rename(away), 3), **settings)
+    away.rename(folder)
+    model, other = tiny_model(seed=3), tiny_model()
+    result = train(model, run=run, objective=None, **settings)  # nothing is trained again
+    train(other, run=whole)
+    assert result.progress.finished == "complete after 10 steps"
+    assert final_weights(run) == final_weights(whole)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("lost", ["local", "far"])
+def test_run_goes_on_from_the_newest_of_both_places(lost, train, new_run, tmp_path, trace, final_weights, pauses):
+    run, whole, disk = new_run(), new_run(), tmp_path / "disk"
+    local, settings = disk / run.path.name / "checkpoints", {"local_checkpoints": disk, "checkpoint_every": 2}
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(run=run, objective=at_step(stop, 7), **settings)
+    Mirror(Checkpoints(local), checkpoints(run)).settle()
+    newest = Checkpoints(local).last() if lost == "local" else checkpoints(run).last()
+    assert newest.step == 6
+    shutil.rmtree(newest.path)
+    train(run=run, **settings)
+    train(run=whole, checkpoint_every=2)
+    assert [entry["from_step"] for entry in run.stamp["sessions"]] == [0, 6]
+    assert_frame_equal(trace(run), trace(whole), check_exact=True)
     assert final_weights(run) == final_weights(whole)
 
 

@@ -51,3 +51,8 @@ def test_perplexity_and_bits_follow_from_the_loss():
 
 def test_perplexity_of_a_huge_loss_is_infinite():
     assert language_metrics({"loss": 1e4}, {})["perplexity"] == math.inf
+
+
+def test_text_without_units_has_perplexity_alone():
+    # As of masked and of target tokens, whose loss is not that of the text: ln 7 nats are as good as 7 tokens.
+    assert language_metrics({"loss": math.log(7)}, {}) == pytest.approx({"loss": math.log(7), "perplexity": 7})

@@ -7,27 +7,21 @@ from utils.core.checkpoints import Checkpoints
 from utils.core.config import ConfigError
 from utils.core.notebook import Settings
 from utils.core.run import Run, RunError
-from utils.training.recipes import (
-    SCALES,
-    SIZES,
-    Recipe,
-    build_model,
-    go_on,
-    load_recipe,
-    open_trained,
-    recipe_from_form,
-    train,
-)
+from utils.training.recipe import RECIPES, SCALES, SIZES, Recipe, load_recipe, recipe_from_form
+from utils.training.recipes import build_model, go_on, open_trained, train
 from utils.training.runs import CONFIGS, newest_checkpoint
 
-EMPTY = {"scale": "smoke", "corpus": "", "tokenizer": "", "model_size": "", "max_steps": 0, "learning_rate": 0.0}
+EMPTY = {
+    "scale": "smoke", "recipe": "", "corpus": "", "source": "", "trust_code": False, "tokenizer": "", "model_size": "",
+    "max_steps": 0, "learning_rate": 0.0, "max_hours": 0.0, "trackers": "",
+}  # fmt: skip
 
 
 def form(**fields):
     return Settings({**EMPTY, "seed": 1337, "overrides": "", **fields})
 
 
-@pytest.mark.parametrize("name", SCALES.values())
+@pytest.mark.parametrize("name", [*SCALES.values(), *RECIPES, *(f"{name}_smoke" for name in RECIPES)])
 def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe == load_recipe(CONFIGS / f"{name}.yaml")
@@ -57,6 +51,37 @@ def test_empty_form_is_the_recipe_of_its_scale(scale):
 )
 def test_form_changes_only_what_is_filled_in(fields, overrides):
     assert recipe_from_form(form(**fields)) == load_recipe("minimal_test").replace(**overrides)
+
+
+@pytest.mark.parametrize(
+    ("fields", "overrides"),
+    [
+        ({}, {}),
+        ({"corpus": "hf:glue"}, {"rows": {"source": "hf:glue"}}),
+        ({"tokenizer": "bert-base-uncased"}, {"rows": {"tokenizer": {"kind": "hf", "name": "bert-base-uncased"}}}),
+        ({"source": "gist:1", "trust_code": True}, {"source": {"name": "gist:1", "trust_code": True}}),
+        ({"model_size": "tiny"}, {"source": {"config": SIZES["tiny"]}}),
+        ({"trackers": "wandb, tensorboard"}, {"train": {"trackers": ("wandb", "tensorboard")}}),
+        ({"max_hours": 1.5}, {"train": {"max_hours": 1.5}}),
+    ],
+)
+def test_a_form_with_a_recipe_changes_that_one(fields, overrides):
+    assert recipe_from_form(form(recipe="classifier", **fields)) == load_recipe("classifier_smoke").replace(**overrides)
+    assert recipe_from_form(form(recipe="classifier", scale="standard")) == load_recipe("classifier")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "masked_lm"}, "learns from rows; give rows.source"),
+        ({"rows": {"source": "x.csv"}, "task": "seq2seq"}, "needs source.name, such as example:t5"),
+        ({"rows": {"source": "x.csv"}, "data": {"corpus": "y.txt"}}, "both data and rows are given"),
+        ({"rows": {"source": "x", "block_size": 99}, "model": {"context_length": 32}}, "99 exceeds model.context_"),
+    ],
+)
+def test_contradictory_recipes_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe.load(None, (), **changes)
 
 
 @pytest.mark.parametrize(

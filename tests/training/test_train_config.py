@@ -18,6 +18,10 @@ from utils.training.config import TrainConfig
         ({"max_steps": 200, "max_grad_norm": 0.0}, "max_grad_norm"),
         ({"max_steps": 200, "keep_last": 0}, "keep_last"),
         ({"max_steps": 200, "schedule": "step"}, "schedule"),
+        ({"max_steps": 200, "schedule": "wsd", "decay_share": 0.6}, "warmup_steps 100 and a decay of 120 .* exceed"),
+        ({"max_steps": 200, "ema_decay": 1.0}, "ema_decay"),
+        ({"max_steps": 200, "label_smoothing": 1.0}, "label_smoothing"),
+        ({"max_steps": 200, "max_hours": 0}, "max_hours"),
         ({"max_steps": 200, "leraning_rate": 1.0}, "leraning_rate"),
     ],
 )
@@ -34,6 +38,12 @@ def test_contradiction_raises_and_says_what_it_is(settings, message):
         ({"micro_batch_size": 6}, True),
         ({"seed": 0}, True),
         ({"eval_every": 7}, True),  # decides which weights are the best ones
+        ({"decay_share": 0.5}, True),
+        ({"ema_decay": 0.9}, True),
+        ({"label_smoothing": 0.1}, True),
+        ({"gradient_checkpointing": True}, False),
+        ({"max_hours": 1.0}, False),
+        ({"local_checkpoints": "disk"}, False),
         ({"device": "cpu"}, False),
         ({"precision": "fp32"}, False),
         ({"log_every": 7}, False),

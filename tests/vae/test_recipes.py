@@ -64,7 +64,8 @@ def form(**fields):
 
 def trace(run):
     """What a run logged, but for times."""
-    return run.metrics().drop(columns=["train/rows_per_second", "train/mfu"], errors="ignore")
+    metrics = run.metrics().drop(columns=["train/rows_per_second", "train/mfu"], errors="ignore")
+    return metrics.drop(columns=[name for name in metrics if name.startswith("system/")])
 
 
 def final_weights(run):

@@ -136,9 +136,9 @@ def generate(
     """Examples number `start` to `start + count - 1` of the sequence that `seed` and `config` make.
 
     Each is drawn from (seed, its number), and drawn again while the key of one of its pairs is in `exclude`, its
-    program in `exclude_programs`, or its content was made before in this call. So any slice can be made alone, and tasks (or
-    programs) kept apart from those of other examples. `max_cells` is as in `generate_task`. Raises `ProgramsError`
-    where `max_draws` draws do not suffice.
+    program in `exclude_programs`, or its content was made before in this call. So any slice can be made alone, and
+    tasks (or programs) kept apart from those of other examples. `max_cells` is as in `generate_task`. Raises
+    `ProgramsError` where `max_draws` draws do not suffice.
     """
     if count < 0 or start < 0 or seed < 0:
         raise ProgramsError(f"count={count}, start={start}, seed={seed}; expected whole numbers of 0 or more")

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +40,16 @@ class Checkpoint:
     step: int
     metric: float | None
 
+    @property
+    def sha256(self) -> str:
+        """Of state.pt, as the manifest says; `verify` compares."""
+        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))["sha256"]
+
     def verify(self) -> None:
         """Raise `CheckpointError` unless state.pt is what its manifest says."""
-        manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        found = _sha256(self.path / "state.pt")
-        if found != manifest["sha256"]:
-            raise CheckpointError(f"{self.path}: sha256 is {found[:12]}, the manifest says {manifest['sha256'][:12]}")
+        told, found = self.sha256, _sha256(self.path / "state.pt")
+        if found != told:
+            raise CheckpointError(f"{self.path}: sha256 is {found[:12]}, the manifest says {told[:12]}")
 
     def load(self, map_location: torch.device | str = "cpu") -> dict[str, Any]:
         """The verified state, on CPU unless told otherwise, wherever it was saved."""
@@ -66,19 +71,38 @@ class Checkpoints:
         """Write a checkpoint, then prune. Raises OSError when the disk refuses; older ones are then untouched."""
         import torch
 
+        def fill(folder: Path) -> None:
+            with (folder / "state.pt").open("wb") as file:
+                torch.save(state, file)
+                _flush(file)
+            manifest = {"step": step, "metric": metric, "bytes": (folder / "state.pt").stat().st_size}
+            manifest["sha256"] = _sha256(folder / "state.pt")
+            with (folder / "manifest.json").open("w", encoding="utf-8") as file:
+                json.dump(manifest, file)
+                _flush(file)
+
+        return self._write(step, metric, fill)
+
+    def take(self, source: Checkpoint) -> Checkpoint:
+        """Copy a checkpoint from another folder: whole, verified from this disk, then renamed; then prune.
+
+        Raises OSError as `save` does, also where the copy is not what the manifest says.
+        """
+
+        def fill(folder: Path) -> None:
+            for name in ("state.pt", "manifest.json"):
+                copy_file(source.path / name, folder / name)
+            Checkpoint(folder, source.step, source.metric).verify()
+
+        return self._write(source.step, source.metric, fill)
+
+    def _write(self, step: int, metric: float | None, fill: Callable[[Path], None]) -> Checkpoint:
         final = self._path(step)
         temporary = self.folder / f".writing-{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()  # a run folder that has gone is not made anew, elsewhere
-            with (temporary / "state.pt").open("wb") as file:
-                torch.save(state, file)
-                _flush(file)
-            manifest = {"step": step, "metric": metric, "bytes": (temporary / "state.pt").stat().st_size}
-            manifest["sha256"] = _sha256(temporary / "state.pt")
-            with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
-                json.dump(manifest, file)
-                _flush(file)
+            fill(temporary)
             if final.exists():  # the same step, reached again after a resume; `all` puts it back if we die here
                 shutil.rmtree(final.with_suffix(".replaced"), ignore_errors=True)
                 final.rename(final.with_suffix(".replaced"))
@@ -110,15 +134,20 @@ class Checkpoints:
     def last(self) -> Checkpoint | None:
         """The newest checkpoint that verifies. Damaged ones above it are reported and renamed `*.damaged`."""
         for checkpoint in reversed(self.all()):
-            if self._sound(checkpoint):
+            if self.sound(checkpoint):
                 return checkpoint
         return None
 
     def best(self) -> Checkpoint | None:
         """The verified checkpoint of the lowest metric; the later one of two equals."""
-        return next(filter(self._sound, _judged(self.all())), None)
+        return next(filter(self.sound, judged(self.all())), None)
 
-    def _sound(self, checkpoint: Checkpoint) -> bool:
+    def kept(self, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+        """Those of `checkpoints`, which are in order, that pruning leaves: the newest and the best."""
+        return checkpoints[-self.keep_last :] + judged(checkpoints)[: self.keep_best]
+
+    def sound(self, checkpoint: Checkpoint) -> bool:
+        """Whether it verifies. A damaged one is reported and set aside."""
         try:
             checkpoint.verify()
         except (CheckpointError, FileNotFoundError, ValueError, KeyError) as error:
@@ -127,8 +156,7 @@ class Checkpoints:
         return True
 
     def _prune(self) -> None:
-        everything = self.all()
-        kept = {one.path for one in everything[-self.keep_last :] + _judged(everything)[: self.keep_best]}
+        kept = {one.path for one in self.kept(self.all())}
         for path in (*self.folder.glob("step-*"), *self.folder.glob(".writing-*")):  # surplus, set aside, cut short
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
@@ -137,10 +165,10 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
 
-def _judged(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+def judged(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     """Those with a metric, best first; the later one of two equals first. A metric of NaN judges nothing."""
-    judged = [one for one in checkpoints if one.metric is not None and not math.isnan(one.metric)]
-    return sorted(judged, key=lambda one: (one.metric, -one.step))
+    found = [one for one in checkpoints if one.metric is not None and not math.isnan(one.metric)]
+    return sorted(found, key=lambda one: (one.metric, -one.step))
 
 
 def _set_aside(path: Path, step: int, error: Exception) -> None:
@@ -148,6 +176,13 @@ def _set_aside(path: Path, step: int, error: Exception) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
     log.warning("Checkpoint of step %d is damaged (%s). It is set aside as %s.", step, error, aside.name)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of a file, and have them on the disk."""
+    with source.open("rb") as old, target.open("wb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        _flush(new)
 
 
 def _flush(file: Any) -> None:

@@ -59,7 +59,7 @@ def checks_table(checks: Sequence[Check]) -> str:
 
 
 def _row(check: Check) -> str:
-    inside = [_figure(*picture) for picture in check.pictures]
+    inside = [picture(*one) for one in check.pictures]
     drawn = {0: "", 1: "figure"}.get(len(inside), f"{len(inside)} figures")
     label = drawn.capitalize()
     if check.table is not None:
@@ -129,7 +129,7 @@ def _text(value: None | bool | int | float | str) -> str:
     return f"{rounded:,.0f}" if 1e4 <= abs(rounded) < 1e9 else f"{rounded:,.4g}"
 
 
-def _figure(png: bytes, alt: str) -> str:
+def picture(png: bytes, alt: str) -> str:
     """The picture at its natural size; in a narrower place it shrinks to 0.6 of it, and then scrolls in its box."""
     width, height = (int.from_bytes(png[at : at + 4], "big") // SCALE for at in (16, 20))  # of the IHDR chunk
     return (

@@ -1,4 +1,7 @@
-"""Reproducibility: one seed, the state of every generator, deterministic mode, and a stamp of the environment."""
+"""Reproducibility: one seed, the state of every generator, deterministic mode, and a stamp of the environment.
+
+The stamp names the git commit, and of a checkout with changes their hash; `save_changes` keeps the changes themselves.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,18 @@ import platform
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from utils.core.redact import redacted
+
+if TYPE_CHECKING:
+    import torch
+
+CHANGES = "changes.diff"
 
 
 def now() -> str:
@@ -94,25 +104,75 @@ def environment(*, packages: bool = True) -> dict[str, Any]:
         "os": platform.platform(),
         "python": platform.python_version(),
         "env_hash": hashlib.sha256("\n".join(installed).encode()).hexdigest()[:12],
-        "git": _git(),
+        "git": git_facts(),
         "devices": _devices(),
     }
     return {**facts, "packages": installed} if packages else facts
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit and dirtiness of the checkout this package runs from; None outside git."""
-    folder = Path(__file__).parent
+def git_facts(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit of a checkout (this package's own), whether it is changed, and a hash of the changes; None outside git."""
+    status = _ask_git("status", "--porcelain", folder=folder)
+    commit = _ask_git("rev-parse", "HEAD", folder=folder)
+    if commit is None or status is None:
+        return None
+    facts: dict[str, Any] = {"commit": commit.strip(), "dirty": bool(status.strip())}
+    if facts["dirty"]:
+        facts["changes"] = hashlib.sha256(_changes(status, folder).encode()).hexdigest()[:12]
+    return facts
+
+
+def changes(*, limit: int = 200_000, folder: Path | None = None) -> str | None:
+    """What the checkout has changed since its commit, as text; None where it has not, and outside git.
+
+    The names of new files, then `git diff HEAD`, from which `git apply` brings the changes back. Known secrets are
+    masked, and of more than `limit` characters the rest is left out, which the last line says.
+    """
+    status = _ask_git("status", "--porcelain", folder=folder)
+    if not (status or "").strip():
+        return None
+    text = redacted(_changes(status, folder))
+    left = len(text) - limit
+    return text if left <= 0 else f"{text[:limit]}\n# {left:,} more characters are left out\n"
+
+
+def save_changes(run: Path, *, folder: Path | None = None) -> Path | None:
+    """Write `changes.diff` into a run's folder where the checkout has changes; None where it has not."""
+    text = changes(folder=folder)
+    if text is None:
+        return None
+    path = run / CHANGES
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _changes(status: str, folder: Path | None = None) -> str:
+    new = "".join(f"# new file, not in the diff: {line[3:]}\n" for line in status.splitlines() if line[:2] == "??")
+    return new + (_ask_git("diff", "HEAD", "--no-color", "--no-ext-diff", folder=folder) or "")
+
+
+def _ask_git(*command: str, folder: Path | None = None) -> str | None:
+    """What git prints; None where there is no git, or it fails. It takes no lock, so it is in no one's way."""
+    where = ["git", "--no-optional-locks", "-C", str(folder or Path(__file__).parent)]
     try:
-        commit, status = (
-            subprocess.run(
-                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        done = subprocess.run(
+            [*where, *command], capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit, "dirty": bool(status)}
+    return done.stdout
+
+
+def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of weights: their names, types, shapes and bytes, in the order of the names."""
+    import torch
+
+    found = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _devices() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A `Run` is one folder: config, environment, metrics, checkpoints, figures, predictions, report.
 
     runs/shakespeare-20260801-101500-3f9a2c/
-      config.yaml  env_stamp.json  metrics.jsonl  checkpoints/  tb/  figures/  predictions/  export/
-      report.md  RETENTION.txt
+      config.yaml  env_stamp.json  metrics.jsonl  events.jsonl  checkpoints/  tb/  wandb/  figures/  predictions/
+      export/  report.md  RETENTION.txt
 
 Its id is given once and kept through every resume; a branch gets its own and names its parent. `metrics.jsonl` is
 the truth about the curves, and everything that draws them is made from it. Leaves out any registry: a view over
@@ -75,6 +75,7 @@ class Run:
         }
         run = cls(path, stamp)
         (path / "RETENTION.txt").write_text(_RETENTION.format(path=path, run_id=run_id), encoding="utf-8")
+        repro.save_changes(path)
         run._write_stamp(stamp)  # last: a folder with a stamp is a whole run
         return run
 

@@ -1,4 +1,4 @@
-"""Tokenizers behind one small protocol: characters, byte-level BPE, and any Hugging Face tokenizer.
+"""Tokenizers behind one small protocol: characters, byte-level BPE, WordPiece, and any Hugging Face tokenizer.
 
 A tokenizer is made from a config (and a corpus, where it learns from one), saved in a folder, and loaded from it.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,12 +25,13 @@ class TokenizerError(ConfigError):
 class TokenizerConfig(Config):
     """How text becomes token ids."""
 
-    kind: Literal["char", "bpe", "hf"] = "char"
-    """char: one id a character; bpe: byte-level BPE trained on the training split; hf: a Hugging Face tokenizer"""
+    kind: Literal["char", "bpe", "wordpiece", "t5", "hf"] = "char"
+    """char: one id a character; trained on the training split: bpe (byte-level BPE), wordpiece (as BERT's, lower case),
+    t5 (byte-level BPE with padding, end and sentinels); hf: a Hugging Face tokenizer"""
     byte_fallback: bool = False
     """char only: spell a character outside the vocabulary as its UTF-8 bytes, instead of raising"""
     vocab_size: int = Field(2048, ge=257)
-    """bpe only: entries to learn, the 256 bytes and the end-of-text token included"""
+    """bpe, wordpiece, t5: entries to learn at most, the 256 bytes (not wordpiece) and the special tokens included"""
     name: str | None = None
     """hf only: hub id or local folder, such as gpt2"""
 
@@ -37,6 +39,11 @@ class TokenizerConfig(Config):
     def _named(self):
         if self.kind == "hf" and self.name is None:
             raise ValueError("kind=hf needs tokenizer.name: a hub id such as gpt2, or a local folder")
+        if self.kind == "t5" and self.vocab_size < 256 + len(T5Tokenizer.SPECIAL):
+            raise ValueError(
+                f"kind=t5 needs a vocab_size of at least {256 + len(T5Tokenizer.SPECIAL)}: 256 bytes and"
+                f" {len(T5Tokenizer.SPECIAL)} special tokens come before what is learned"
+            )
         return self
 
 
@@ -107,6 +114,7 @@ class BPETokenizer:
     """Byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2), by the `tokenizers` library. Takes any text."""
 
     END = "<|endoftext|>"
+    SPECIAL: tuple[str, ...] = (END,)
 
     def __init__(self, inner):
         self.inner = inner
@@ -122,15 +130,57 @@ class BPETokenizer:
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=[cls.END],
+            special_tokens=list(cls.SPECIAL),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        inner.train_from_iterator(text.splitlines(keepends=True), trainer)
+        inner.train_from_iterator(_lines(text), trainer)
         return cls(inner)
 
     def encode(self, text: str) -> np.ndarray:
         return np.array(self.inner.encode(text).ids, np.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inner.decode([int(index) for index in ids], skip_special_tokens=False)
+
+    def save(self, folder: Path) -> None:
+        self.inner.save(str(folder / "tokenizer.json"))
+
+
+class T5Tokenizer(BPETokenizer):
+    """Byte-level BPE with T5's special tokens (Raffel et al. 2020): padding, end, and 100 sentinels for spans."""
+
+    END = "</s>"
+    SPECIAL = ("<pad>", END, *(f"<extra_id_{number}>" for number in range(100)))
+
+
+class WordPieceTokenizer:
+    """WordPiece as in BERT (Devlin et al. 2019), by the `tokenizers` library: lower case, without accents.
+
+    Decoding gives the words back, not the spaces between them. What is in no entry is `[UNK]`.
+    """
+
+    SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.vocab_size = inner.get_vocab_size()
+        self.start_id = inner.token_to_id("[CLS]")
+
+    @classmethod
+    def train(cls, text: str, vocab_size: int) -> WordPieceTokenizer:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+        inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        inner.decoder = decoders.WordPiece(cleanup=False)
+        inner.model = models.WordPiece(_pieces(inner, text, cls.SPECIAL, vocab_size), unk_token="[UNK]")
+        inner.add_special_tokens(list(cls.SPECIAL))
+        return cls(inner)
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self.inner.encode(text, add_special_tokens=False).ids, np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode([int(index) for index in ids], skip_special_tokens=False)
@@ -173,13 +223,48 @@ class HFTokenizer:
         self.inner.save_pretrained(folder)
 
 
+CONTINUED = 0xF0000  # what is added to a character inside a word while merges are learned: private code points
+
+
+def _pieces(inner, text: str, special: Sequence[str], vocab_size: int) -> dict[str, int]:
+    """Entries of a WordPiece vocabulary: merges of BPE, for which `h` in `the` is another character than `h` in `he`.
+
+    The same ids every time: the library's own trainer of WordPiece numbers `##h` and its like in a random order, and
+    settles ties between merges by these numbers.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    def words(line: str) -> str:
+        found = inner.pre_tokenizer.pre_tokenize_str(inner.normalizer.normalize_str(line))
+        known = (word for word, _ in found if max(word) < chr(0x10000))  # beyond, there is no room above CONTINUED
+        return " ".join(word[0] + "".join(chr(CONTINUED + ord(one)) for one in word[1:]) for word in known)
+
+    merges = Tokenizer(models.BPE())
+    merges.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # A quarter of the entries at most for single characters: many rare ones would leave no room for words.
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=list(special), limit_alphabet=vocab_size // 4, show_progress=False
+    )
+    merges.train_from_iterator(map(words, _lines(text)), trainer)
+    return {_piece(entry): index for entry, index in merges.get_vocab().items()}
+
+
+def _piece(entry: str) -> str:
+    """An entry as WordPiece writes it: `##` before what goes on a word."""
+    inside = ord(entry[0]) >= CONTINUED
+    return "##" * inside + "".join(chr(ord(one) - CONTINUED) if ord(one) >= CONTINUED else one for one in entry)
+
+
+TRAINED = {"bpe": BPETokenizer, "t5": T5Tokenizer, "wordpiece": WordPieceTokenizer}
+
+
 def build_tokenizer(config: TokenizerConfig, text: str, training_text: str) -> Tokenizer:
-    """Characters are taken from the whole `text`; BPE merges are learned from `training_text` alone."""
+    """Characters are taken from the whole `text`; BPE and WordPiece learn from `training_text` alone."""
     if config.kind == "char":
         return CharTokenizer(text, byte_fallback=config.byte_fallback)
-    if config.kind == "bpe":
-        return BPETokenizer.train(training_text, config.vocab_size)
-    return HFTokenizer.load(config.name)
+    if config.kind == "hf":
+        return HFTokenizer.load(config.name)
+    return TRAINED[config.kind].train(training_text, config.vocab_size)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -194,4 +279,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return CharTokenizer(content["characters"], byte_fallback=content["byte_fallback"])
     from tokenizers import Tokenizer
 
-    return BPETokenizer(Tokenizer.from_file(str(path)))
+    inner = Tokenizer.from_file(str(path))
+    kinds = (WordPieceTokenizer, T5Tokenizer, BPETokenizer)
+    return next((kind for kind in kinds if inner.token_to_id(kind.SPECIAL[0]) == 0), BPETokenizer)(inner)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text to learn from; a bar shows how far it is where that takes more than a second."""
+    from tqdm import tqdm
+
+    lines = text.splitlines(keepends=True)
+    return iter(tqdm(lines, "learning the vocabulary", unit="line", file=sys.stdout, delay=1, mininterval=0.5))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from utils.core.config import Config
 from utils.models.positions import rotate
@@ -200,7 +201,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), with `cross` then x + cross(norm(x), memory), and x + feed_forward(norm(x))."""
+    """x + attention(norm(x)), with `cross` then x + cross(norm(x), memory), and x + feed_forward(norm(x)).
+
+    With `recompute`, what the backward pass needs is computed again from the inputs there, instead of being kept.
+    """
+
+    recompute = False
 
     def __init__(self, config: TransformerConfig, *, causal: bool, cross: bool = False):
         super().__init__()
@@ -210,6 +216,11 @@ class Block(nn.Module):
             self.norm_cross, self.cross = make_norm(config), CrossAttention(config)
         self.norm_feed_forward, self.feed_forward = make_norm(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
+
+    def __call__(self, *args, **kwargs):
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *args, use_reentrant=False, **kwargs)
+        return super().__call__(*args, **kwargs)
 
     def forward(self, x: Tensor, *, memory: Tensor | None = None, memory_mask: Tensor | None = None, **own) -> Tensor:
         """`own` goes to the attention; a block with `cross` needs the `memory`."""

@@ -104,7 +104,7 @@ class GPTBackbone(nn.Module):
         return self.model.head(hidden), hidden
 
     def _hidden(self, ids: Tensor, places: Tensor, seen: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The normed residual stream (P, M, C) of `ids` (P, M) at `places` (P, M), each of which sees `seen` (P, M, S)."""
+        """The normed residual stream (P, M, C) of `ids` at `places`, both (P, M), which see `seen` (P, M, S)."""
         model = self.model
         rotation = model.cos[places].unsqueeze(1), model.sin[places].unsqueeze(1)
         x = model.dropout(model.embed(ids))

@@ -186,8 +186,7 @@ class _Session:
                 progress.update, seed=config.seed, device=str(self.compute.device), precision=self.compute.precision,
                 processes=self.fabric.world_size, sandbox=self.game.sandbox.levels,
             )  # fmt: skip
-            tracking = Tracking(self.run, config.trackers)
-            stack.callback(tracking.close)
+            tracking = stack.enter_context(Tracking(self.run, config.trackers))
             log.info("%s from update %d of %d on %s", self.run.path.name, progress.update, config.updates, self.compute)
         bar = stack.enter_context(
             contextlib.closing(progress_bar(config.updates, progress.update, unit="update", disable=not main))

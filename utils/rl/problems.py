@@ -1,7 +1,7 @@
 """The embedded curriculum: tasks made by programs of our own, for the warm start, for PPO, and held out.
 
-No two splits have a pair in common, shown or hidden, so no grid of a validation or test task was trained on. Everything is a function of
-the settings; nothing is stored.
+No two splits have a pair in common, shown or hidden, so no pair of a validation or test task was trained on. Everything
+is a function of the settings; nothing is stored.
 """
 
 from __future__ import annotations

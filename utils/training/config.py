@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -25,18 +26,24 @@ class TrainConfig(Config):
 
     lr: float = Field(1e-3, gt=0)
     """highest learning rate"""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """course of the learning rate after the warm-up"""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """course of the learning rate after the warm-up; wsd: stable, then a decay at the end"""
     warmup_steps: int = Field(100, ge=0)
     """steps of linear rise to lr"""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
-    """lowest learning rate of cosine and linear, over lr"""
+    """lowest learning rate of cosine, linear and wsd, over lr"""
+    decay_share: float = Field(0.2, gt=0, le=1)
+    """share of all steps over which wsd decays, at the end"""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates of the gradient's first and second moment"""
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's decay of matrices and embeddings; gains and biases are left alone"""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """L2 norm that gradients are clipped to; None: no clipping"""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """share of each target that is spread over all classes, in training alone"""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """decay of an average of the weights, which is then what is evaluated, kept and exported; None: no average"""
 
     device: DeviceName = "auto"
     """auto: cuda, then mps, then cpu"""
@@ -44,6 +51,8 @@ class TrainConfig(Config):
     """auto: bf16 where the hardware has it, else fp16 with loss scaling on CUDA, else fp32"""
     compile: bool = False
     """torch.compile the model for training: about a minute at the start, faster steps after it"""
+    gradient_checkpointing: bool = False
+    """keep only the blocks' inputs and compute the rest again going back: less memory, about a third more time"""
     seed: int = Field(1337, ge=0)
     """seed of weights, dropout and the order of batches"""
     deterministic: bool = False
@@ -65,6 +74,8 @@ class TrainConfig(Config):
     """leave the weights of the best evaluation in the model at the end, not the last ones"""
     sample_every: int | None = Field(None, ge=1)
     """steps between printed samples; None: none"""
+    max_hours: float | None = Field(None, gt=0)
+    """hours after which a session stops, saved, before its machine is taken away; None: no limit"""
 
     checkpoint_every: int | None = Field(None, ge=1)
     """steps between checkpoints; None: at evaluations that improve, by the clock, and at the end"""
@@ -74,6 +85,9 @@ class TrainConfig(Config):
     """newest checkpoints kept; with 2, one is left if the newest is damaged"""
     keep_best: int = Field(1, ge=1)
     """best checkpoints kept"""
+    local_checkpoints: Path | None = None
+    """folder on this machine's own disk to write checkpoints to before they are copied to the run's; None: only where
+    the run is on a mounted Google Drive, and then a temporary one"""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """where metrics go beside metrics.jsonl"""
 
@@ -88,6 +102,13 @@ class TrainConfig(Config):
             )
         if self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} exceed max_steps {self.max_steps}; lower the warm-up")
+        if self.schedule == "wsd" and self.max_steps is not None:
+            decay = round(self.decay_share * self.max_steps)
+            if self.warmup_steps + decay > self.max_steps:
+                raise ValueError(
+                    f"warmup_steps {self.warmup_steps} and a decay of {decay} steps (decay_share {self.decay_share})"
+                    f" exceed max_steps {self.max_steps}; lower one of them"
+                )
         return self
 
     def arithmetic(self) -> dict[str, Any]:
@@ -100,13 +121,16 @@ _FREE_TO_CHANGE = {
     "device",
     "precision",
     "compile",
+    "gradient_checkpointing",
     "deterministic",
     "log_every",
     "sample_every",
+    "max_hours",
     "eval_batch_size",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_last",
     "keep_best",
+    "local_checkpoints",
     "trackers",
 }

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from utils.core import repro
 from utils.core.device import choose, make_fabric
+from utils.core.run import RunError
 from utils.training.config import TrainConfig
+from utils.training.failing import Place, name_rows
+from utils.training.memory import Rows, out_of_memory
 from utils.training.metrics import WeightedMeans, language_metrics
-from utils.training.objectives import Objective, count_targets
+from utils.training.objectives import Batch, Objective, count_targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,26 +42,50 @@ class Data(Protocol):
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, objective: Objective, split: Split, config: TrainConfig, *, fabric: Fabric | None = None
+    model: nn.Module,
+    objective: Objective,
+    split: Split,
+    config: TrainConfig,
+    *,
+    fabric: Fabric | None = None,
+    limit: Rows | None = None,
 ) -> dict[str, float]:
     """Means of the objective's values over every target of `split` (or `config.eval_batches` batches of it).
 
     For a split of text (one with `units`) also perplexity and bits per character and byte. Several processes share the
-    batches, and all get the result.
+    batches, and all get the result. Where memory runs out, fewer rows go through the model at once: `limit` holds how
+    many, over several evaluations. Raises `OutOfMemory` where one is too much, `RowError` where single rows fail.
     """
     fabric = fabric or make_fabric(choose(config.device, config.precision))
+    limit = limit or evaluation_rows()
     rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
     mode = model.training
     model.to(fabric.device).eval()
     means = WeightedMeans()
+
+    def values_of(parts: list[Batch]) -> list[tuple[dict[str, Tensor], int]]:
+        with fabric.autocast():
+            return [(objective(model, fabric.to_device(part), 0), count_targets(part)) for part in parts]
+
     try:
-        batches = islice(split.batches(rows), fabric.global_rank, config.eval_batches, fabric.world_size)
+        batches = islice(enumerate(split.batches(rows)), fabric.global_rank, config.eval_batches, fabric.world_size)
         with repro.preserved_rng():
-            for batch in batches:
-                with fabric.autocast():
-                    values = objective(model, fabric.to_device(batch), 0)
-                means.update(values, count_targets(batch))
+            for number, batch in batches:
+                try:
+                    found = limit.run(batch, values_of, undo=lambda: None)
+                except Exception as error:
+                    if not isinstance(error, RunError) and not out_of_memory(error):
+                        place = Place(number, None, f"next(split.batches({rows}, start={number}))")
+                        name_rows(error, model, objective, batch, 0, place, fabric)
+                    raise
+                for values, weight in found:
+                    means.update(values, weight)
     finally:
         model.train(mode)
     result = means.compute(fabric)
     return language_metrics(result, split.units) if hasattr(split, "units") else result
+
+
+def evaluation_rows() -> Rows:
+    """For evaluations that remember how many rows memory takes."""
+    return Rows(None, "an evaluation")

@@ -14,14 +14,24 @@ from utils.training.config import TrainConfig
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     """The rate that step `step` (0, 1, ...) of `total` is made with: linear warm-up to lr, then the schedule.
 
-    The first step has lr / (warmup_steps + 1); the last step of cosine and linear has lr * min_lr_ratio.
+    The first step has lr / (warmup_steps + 1); the last step of all but constant has lr * min_lr_ratio. wsd (warm-up,
+    stable, decay: Hu et al. 2024, MiniCPM) stays at lr and then falls by 1 - sqrt(share of the decay that is done)
+    (Hägele et al. 2024, equation 1) over the last `decay_share` of the steps, or what the warm-up leaves of them.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
     if config.schedule == "constant":
         return config.lr
-    progress = min(1.0, (step - config.warmup_steps) / max(1, total - 1 - config.warmup_steps))
-    fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1 - progress
+    start = config.warmup_steps  # the last step at lr
+    if config.schedule == "wsd":
+        start = max(start, total - 1 - max(1, round(config.decay_share * total)))
+    progress = max(0.0, min(1.0, (step - start) / max(1, total - 1 - start)))
+    falls = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "wsd": 1 - math.sqrt(progress),
+    }
+    fall = falls[config.schedule]
     return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * fall)
 
 

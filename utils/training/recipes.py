@@ -1,114 +1,82 @@
-"""Recipes: a YAML file that names data, model and training; and the steps from one to a trained run.
-
-The notebook takes the steps one by one, the command line takes them all with `train`.
-"""
+"""The steps from a recipe to a trained run. The notebook takes them one by one, the command line all with `train`."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from torch import nn
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoint
-from utils.core.config import ConfigError, digest
+from utils.core.config import ConfigError
 from utils.core.device import choose, make_fabric
-from utils.core.notebook import Settings
 from utils.core.run import Run
-from utils.data.loaders import DataConfig, TextData, prepare
+from utils.data.loaders import TextData, prepare, preview
+from utils.data.task import TaskData, prepare_task
 from utils.data.tokenizers import Tokenizer, load_tokenizer
 from utils.models.blocks import TransformerConfig
-from utils.models.generate import SamplingConfig, sample_temperatures
+from utils.models.generate import Samples, sample_temperatures
 from utils.models.transformer import GPT
+from utils.training.answers import Answers, answer_sampler, answers, final_metrics, preview_rows
 from utils.training.callbacks import Sampler, text_sampler
-from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
-from utils.training.families import FamilyRecipe
-from utils.training.objectives import next_token
+from utils.training.objectives import OBJECTIVES
+from utils.training.recipe import Recipe, load_recipe, recipe_from_form
 from utils.training.report import write_report
 from utils.training.result import Result
-from utils.training.runs import best_checkpoint, find_recipe, taken_up, train_model
+from utils.training.runs import best_checkpoint, taken_up, train_model
+from utils.training.sourced import Needs, build_sourced
 
 if TYPE_CHECKING:
     import pandas
-    from lightning_fabric import Fabric
 
-SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
-SIZES = {
-    "tiny": {"num_layers": 4, "num_heads": 4, "width": 128},
-    "small": {"num_layers": 6, "num_heads": 6, "width": 384},
-    "base": {"num_layers": 12, "num_heads": 12, "width": 768},
-}
+    from utils.core.check import Report
+
+OnEvaluation = Callable[[int, dict[str, float]], None]
+CLASSES = "classes.json"  # beside a run's tokenizer
+__all__ = ["Recipe", "load_recipe", "recipe_from_form"]
 
 
-class Recipe(FamilyRecipe):
-    """Everything that decides a run. What decides its weights is its `identity`."""
-
-    family: ClassVar[str] = "language model"
-
-    name: str = "lm"
-    """first part of the run folder's name"""
-    data: DataConfig = DataConfig()
-    """what to learn from"""
-    model: TransformerConfig = TransformerConfig()
-    """what learns"""
-    train: TrainConfig = Field(default_factory=lambda: TrainConfig(max_steps=2000))
-    """how it is trained"""
-    sample: SamplingConfig = SamplingConfig()
-    """how text is sampled from it"""
-    prompt: str = ""
-    """what samples begin with; empty: the first tokens of the validation text"""
-
-    @model_validator(mode="after")
-    def _fits(self):
-        context = self.model.context_length
-        if context is not None and context < self.data.block_size:
-            raise ValueError(
-                f"data.block_size {self.data.block_size} exceeds model.context_length {context};"
-                " lower the one or raise the other"
-            )
-        return self
-
-    def identity(self) -> str:
-        return digest([self.name, self.data.fingerprint(), self.model.fingerprint(), self.train.arithmetic()])
+def prepare_data(recipe: Recipe, root: Path) -> TextData | TaskData:
+    """The recipe's data, tokenised under `root`, or opened where it was before."""
+    return prepare(recipe.data, root) if recipe.rows is None else prepare_task(recipe.rows, recipe.task, root)
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
-    return Recipe.load(find_recipe(path), overrides)
+def preview_of(recipe: Recipe, data: TextData | TaskData) -> pandas.DataFrame | Answers:
+    """Some rows of a batch, as the model meets them."""
+    if recipe.task == "causal_lm":
+        return preview(next(data.train.batches(recipe.train.batch_size, seed=recipe.train.seed)), data.tokenizer)
+    return preview_rows(data)
 
 
-def recipe_from_form(form: Settings) -> Recipe:
-    """The recipe of the form's scale, changed by the fields that are filled in, then by its overrides."""
-    if form.scale not in SCALES:
-        raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
-    if form.model_size and form.model_size not in SIZES:
-        raise ConfigError(f"model_size={form.model_size!r}: expected one of {', '.join(SIZES)}, or nothing.")
-    sizes = SIZES.get(form.model_size, {})
-    changes = {f"model.{name}": value for name, value in sizes.items()}
-    if form.tokenizer in ("", "char", "bpe"):
-        changes["data.tokenizer.kind"] = form.tokenizer
-    else:
-        changes |= {"data.tokenizer.kind": "hf", "data.tokenizer.name": form.tokenizer}
-    changes |= {
-        "data.corpus": form.corpus,
-        "train.max_steps": form.max_steps,
-        "train.lr": form.learning_rate,
-        "train.seed": form.seed,
-    }
-    filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key == "train.seed"]
-    return load_recipe(SCALES[form.scale], [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
+def data_report(recipe: Recipe, data: TextData | TaskData) -> Report | TextData:
+    """What is known of rows and what may be wrong with them; a text shows what there is to say of it itself."""
+    return data.report(recipe.train.batch_size) if isinstance(data, TaskData) else data
 
 
-def build_model(recipe: Recipe, data: TextData) -> GPT:
-    """The recipe's model with weights drawn from its seed, sized to the data's vocabulary and blocks."""
+def untrained(recipe: Recipe, model: nn.Module, data: TextData | TaskData) -> pandas.DataFrame:
+    """Parameters, the loss on validation before any training, and ln V, the loss of an even guess among V outputs."""
+    import pandas
+
+    loss = evaluate(model, OBJECTIVES[recipe.task], data.validation, recipe.train)["loss"]
+    classes = recipe.task == "classifier"
+    outputs = len(data.classes) if classes else data.tokenizer.vocab_size
+    row = {"parameters": f"{model.num_parameters():,}", "untrained loss": loss, "ln V": math.log(outputs)}
+    return pandas.DataFrame([row]).round(3)
+
+
+def build_model(recipe: Recipe, data: TextData | TaskData) -> nn.Module:
+    """The recipe's model, sized to the data; what is new of it is drawn from the recipe's seed."""
     needed = data.tokenizer.vocab_size
+    if recipe.source.name:
+        classes = len(data.classes) if recipe.task == "classifier" else None
+        needs = Needs(recipe.task, needed, recipe.longest, classes)
+        return build_sourced(recipe.source, needs, seed=recipe.train.seed)
     config = recipe.model
     if config.vocab_size is not None and config.vocab_size < needed:
         raise ConfigError(
@@ -118,9 +86,10 @@ def build_model(recipe: Recipe, data: TextData) -> GPT:
     return GPT(_sized(recipe, needed))
 
 
-def prompt_of(recipe: Recipe, data: TextData) -> str:
+def prompt_of(recipe: Recipe, data: TextData | TaskData) -> str:
     """What samples begin with: the recipe's prompt, or the first 32 tokens of the validation text."""
-    return recipe.prompt or data.tokenizer.decode(data.validation.tokens[:32])
+    first = next(data.validation.batches(1))["input_ids"][0, :32]
+    return recipe.prompt or data.tokenizer.decode(first.tolist())
 
 
 def _sized(recipe: Recipe, vocab_size: int) -> TransformerConfig:
@@ -128,19 +97,26 @@ def _sized(recipe: Recipe, vocab_size: int) -> TransformerConfig:
     config = recipe.model
     sizes = {
         "vocab_size": config.vocab_size or vocab_size,
-        "context_length": config.context_length or recipe.data.block_size,
+        "context_length": config.context_length or recipe.longest,
     }
     return config.model_copy(update=sizes)
 
 
-def start_run(recipe: Recipe, data: TextData, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Run:
+def start_run(
+    recipe: Recipe, data: TextData | TaskData, root: Path, *, resume: Literal["auto", "never"] = "auto"
+) -> Run:
     """The run of this recipe under `root`, taken up or made new, with its tokenizer inside."""
     return _with_tokenizer(Run.start(root, recipe.name, recipe, resume=resume), data)
 
 
-def train(recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "auto") -> Result:
-    """Recipe in, trained run out: prepare, build, `fit`. Works alike in one process and under torch.distributed.run."""
-    return _train(recipe, root, lambda data: start_run(recipe, data, root, resume=resume))
+def train(
+    recipe: Recipe, root: Path, *, resume: Literal["auto", "never"] = "auto", on_evaluation: OnEvaluation | None = None
+) -> Result:
+    """Recipe in, trained run out: prepare, build, `fit`. Works alike in one process and under torch.distributed.run.
+
+    `on_evaluation(step, metrics)` is as in `fit`.
+    """
+    return _train(recipe, root, lambda data: start_run(recipe, data, root, resume=resume), on_evaluation=on_evaluation)
 
 
 def go_on(run: Run, recipe: Recipe) -> Result:
@@ -149,55 +125,57 @@ def go_on(run: Run, recipe: Recipe) -> Result:
     return _train(recipe, run.path.parent, lambda data: _with_tokenizer(take_run(), data) if parent else run, parent)
 
 
-def _train(recipe: Recipe, root: Path, take_run: Callable[[TextData], Run], parent: Checkpoint | None = None) -> Result:
-    def sampler(run: Run, data: TextData) -> Sampler:
-        return text_sampler(run, data.tokenizer, recipe.sample, prompt_of(recipe, data))
-
+def _train(
+    recipe: Recipe,
+    root: Path,
+    take_run: Callable[[TextData | TaskData], Run],
+    parent: Checkpoint | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> Result:
     return train_model(
         recipe.train,
-        prepare=lambda: prepare(recipe.data, root / "data"),
-        build=lambda data: (build_model(recipe, data), next_token),
+        prepare=lambda: prepare_data(recipe, root / "data"),
+        build=lambda data: (build_model(recipe, data), OBJECTIVES[recipe.task]),
         take_run=take_run,
-        sampler=sampler,
+        sampler=lambda run, data: sampler_of(recipe, run, data),
         parent=parent,
+        on_evaluation=on_evaluation,
     )
 
 
-def _with_tokenizer(run: Run, data: TextData) -> Run:
+def _with_tokenizer(run: Run, data: TextData | TaskData) -> Run:
+    """The run with what its model's answers mean: its tokenizer, and the names of its classes."""
     folder = run.path / "tokenizer"
     folder.mkdir(exist_ok=True)
     data.tokenizer.save(folder)
+    if isinstance(data, TaskData) and data.task == "classifier":
+        (folder / CLASSES).write_text(json.dumps(data.classes, ensure_ascii=False), encoding="utf-8")
     return run
 
 
-def final_metrics(model: GPT, data: TextData, config: TrainConfig, *, fabric: Fabric | None = None) -> pandas.DataFrame:
-    """The metrics of a model on validation and test (where there is one): a row a metric, a column a split."""
-    import pandas
+def sampler_of(recipe: Recipe, run: Run, data: TextData | TaskData) -> Sampler:
+    """What shows how far training is: a text of a language model, else answers to the first validation rows."""
+    if recipe.task == "causal_lm":
+        return text_sampler(run, data.tokenizer, recipe.sample, prompt_of(recipe, data))
+    return answer_sampler(run, data)
 
-    splits = {"validation": data.validation, "test": data.test}
-    config = config.replace(eval_batches=None)  # whole splits
-    return pandas.DataFrame(
-        {
-            name: evaluate(model, next_token, split, config, fabric=fabric)
-            for name, split in splits.items()
-            if split.targets
-        }
-    )
+
+def shown(recipe: Recipe, model: nn.Module, data: TextData | TaskData) -> Samples | Answers:
+    """What a trained model has to say: continuations at several temperatures, or answers to validation rows."""
+    if recipe.task == "causal_lm":
+        return sample_temperatures(model, data.tokenizer, prompt_of(recipe, data), recipe.sample)
+    return answers(model, data)
 
 
 def finish(run: Run) -> Path:
     """Evaluate a run's best weights, sample from them, write report.md. Several processes share the evaluation."""
     trained = open_trained(run.path)
-    train = trained.recipe.train
-    fabric = make_fabric(choose(train.device, train.precision))
-    data = trained.data()
-    metrics = final_metrics(trained.model, data, train, fabric=fabric)
+    recipe, data = trained.recipe, trained.data()
+    fabric = make_fabric(choose(recipe.train.device, recipe.train.precision))
+    metrics = final_metrics(trained.model, data, recipe.train, task=recipe.task, fabric=fabric)
     if not fabric.is_global_zero:
         return run.path / "report.md"
-    samples = sample_temperatures(
-        trained.model, trained.tokenizer, prompt_of(trained.recipe, data), trained.recipe.sample
-    )
-    return write_report(run, metrics, samples)
+    return write_report(run, metrics, shown(recipe, trained.model, data))
 
 
 @dataclass(frozen=True)
@@ -206,13 +184,13 @@ class Trained:
 
     run: Run
     recipe: Recipe
-    model: GPT
+    model: nn.Module
     tokenizer: Tokenizer
     step: int
 
-    def data(self) -> TextData:
+    def data(self) -> TextData | TaskData:
         """The run's data, prepared again if it is no longer there."""
-        return prepare(self.recipe.data, self.run.path.parent / "data")
+        return prepare_data(self.recipe, self.run.path.parent / "data")
 
 
 def open_trained(path: str | Path) -> Trained:
@@ -221,6 +199,15 @@ def open_trained(path: str | Path) -> Trained:
     recipe = Recipe.load(run.path / "config.yaml")
     tokenizer = load_tokenizer(run.path / "tokenizer")
     checkpoint = best_checkpoint(run)
-    model = GPT(_sized(recipe, tokenizer.vocab_size))
+    model = _rebuilt(recipe, run, tokenizer)
     model.load_state_dict(checkpoint.load()["model"])
     return Trained(run, recipe, model.eval(), tokenizer, checkpoint.step)
+
+
+def _rebuilt(recipe: Recipe, run: Run, tokenizer: Tokenizer) -> nn.Module:
+    """The model of a run, its weights as they come."""
+    if not recipe.source.name:
+        return GPT(_sized(recipe, tokenizer.vocab_size))
+    classes = json.loads((run.path / "tokenizer" / CLASSES).read_text()) if recipe.task == "classifier" else []
+    needs = Needs(recipe.task, tokenizer.vocab_size, recipe.longest, len(classes) or None)
+    return build_sourced(recipe.source, needs, seed=recipe.train.seed)

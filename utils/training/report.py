@@ -12,22 +12,27 @@ from typing import TYPE_CHECKING, Any
 from utils.core.plots import plot_metrics
 from utils.core.run import Run
 from utils.models.generate import Samples
+from utils.training.answers import Answers
 
 if TYPE_CHECKING:
     import pandas
 
 
-def write_report(run: Run, final: pandas.DataFrame, samples: Samples) -> Path:
-    """Write a language model's `report.md` and its figure. `final` has a row a metric and a column a split."""
+def write_report(run: Run, final: pandas.DataFrame, shown: Samples | Answers) -> Path:
+    """Write a run's `report.md` and its figure. `final` has a row a metric and a column a split."""
     run.save_figure(plot_metrics(run), "curves")
     table = final.rename_axis("metric").reset_index()
     results = [
-        f"## Metrics\n\nMeans over tokens; loss in nats per token.\n\n{markdown_table(table)}\n\n"
-        "![curves](figures/curves.png)",
-        f"## Samples\n\nContinuations of {samples.prompt!r}.\n\n{_texts(samples)}",
+        f"## Metrics\n\nMeans over targets (tokens, or examples of a classifier); loss in nats.\n\n"
+        f"{markdown_table(table)}\n\n![curves](figures/curves.png)",
     ]
     folder = shlex.quote(str(run.path))
-    commands = [f"generate {folder}", f"evaluate {folder}", f"resume {folder} train.max_steps=..."]
+    commands = [f"evaluate {folder}", f"resume {folder} train.max_steps=..."]
+    if isinstance(shown, Samples):
+        results.append(f"## Samples\n\nContinuations of {shown.prompt!r}.\n\n{_texts(shown)}")
+        commands.insert(0, f"generate {folder}")
+    else:
+        results.append(f"## Answers\n\nThe first rows of validation.\n\n{textwrap.indent(str(shown), '    ')}")
     return write_page(run, results, commands)
 
 

@@ -17,13 +17,18 @@ class Result:
     weights_step: int
     validation: dict[str, float] = field(default_factory=dict)
     """metrics of the last evaluation of this session; empty where the run was complete already"""
+    stopped: str = ""
+    """why this session ended before the run did"""
+    averaged: bool = False
+    """whether those weights are the moving average"""
 
     def __str__(self) -> str:
         done = self.progress
-        state = done.finished or f"interrupted after {done.step} steps"
+        state = done.finished or f"{self.stopped or 'interrupted'} after {done.step} steps"
+        weights = "averaged weights" if self.averaged else "weights"
         return (
             f"{state}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss {done.best:.4f}"
-            f" at step {done.best_step}; the model holds the weights of step {self.weights_step}."
+            f" at step {done.best_step}; the model holds the {weights} of step {self.weights_step}."
         )
 
     def _repr_html_(self) -> str:

@@ -58,6 +58,7 @@ def train_model(
     take_run: Callable[[D], Run],
     sampler: Callable[[Run, D], Sampler] | None = None,
     parent: Checkpoint | None = None,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Result:
     """Prepare, build, take the run, `fit`. Of several processes the first prepares and takes the run for all.
 
@@ -74,7 +75,17 @@ def train_model(
     run = Run.open(path)
     sample = sampler(run, data) if sampler else None
     try:
-        return fit(model, objective, data, run, config, sample=sample, parent=parent, fabric=fabric)
+        return fit(
+            model,
+            objective,
+            data,
+            run,
+            config,
+            sample=sample,
+            parent=parent,
+            fabric=fabric,
+            on_evaluation=on_evaluation,
+        )
     except BaseException:
         if parent is not None and fabric.is_global_zero and not Checkpoints(run.path / "checkpoints").all():
             shutil.rmtree(run.path, ignore_errors=True)

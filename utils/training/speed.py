@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from utils.training.objectives import Batch, Objective, count_targets
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+log = logging.getLogger(__name__)
 ROWS = 8  # over which the FLOPs of a row are averaged
 
 
@@ -28,10 +30,15 @@ class Speed:
     """
 
     def __init__(self, model: nn.Module, objective: Objective, split: Any, config: TrainConfig, fabric: Fabric):
-        batch = next(split.batches(min(config.batch_size, ROWS), seed=config.seed))
-        with repro.preserved_rng():
-            flops = forward_flops(model, objective, batch, fabric)
-        self.flops_per_row = 3 * flops / len(next(iter(batch.values())))
+        batch = next(split.batches(min(config.micro_batch_size or config.batch_size, ROWS), seed=config.seed))
+        self.flops_per_row: float | None = None
+        try:
+            with repro.preserved_rng():
+                flops = forward_flops(model, objective, batch, fabric)
+        except Exception as error:  # a step that fails likewise says more
+            log.warning("The operations of a pass cannot be counted, so no mfu is logged: %s", error)
+        else:
+            self.flops_per_row = 3 * flops / len(next(iter(batch.values())))
         self.unit = "tokens" if "labels" in batch else "rows"
         self.peak = fabric.world_size * peak_flops(fabric.device, _dtype(fabric))
         self.rows, self.targets, self.seconds = 0, 0, 0.0
@@ -42,9 +49,11 @@ class Speed:
         self.seconds += seconds
 
     def take(self) -> dict[str, float]:
-        rate, used = self.targets / self.seconds, self.rows * self.flops_per_row / self.seconds
+        speed = {f"{self.unit}_per_second": self.targets / self.seconds}
+        if self.flops_per_row is not None:
+            speed["mfu"] = self.rows * self.flops_per_row / self.seconds / self.peak
         self.rows, self.targets, self.seconds = 0, 0, 0.0
-        return {f"{self.unit}_per_second": rate, "mfu": used / self.peak}
+        return speed
 
 
 @torch.no_grad()

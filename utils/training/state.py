@@ -14,6 +14,7 @@ from utils.core import repro
 from utils.core.config import flatten
 from utils.core.run import RunError
 from utils.training.config import TrainConfig
+from utils.training.ema import Average
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,11 +39,17 @@ class Progress:
     """evaluations since that improvement"""
     finished: str = ""
     """why training ended; empty while it goes on"""
+    rows: int = 0
+    """rows a pass that training came to where memory ran out; 0: it never did"""
+    eval_rows: int = 0
+    """rows a pass that evaluation came to"""
+    rows_device: str = ""
+    """the device that this was on"""
 
 
 @dataclass
 class TrainState:
-    """Weights, optimiser, scaler, generators and progress of a run, as one dict of tensors and plain values."""
+    """Weights, their average, optimiser, scaler, generators and progress, as one dict of tensors and plain values."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -51,11 +58,17 @@ class TrainState:
     data: str
     """fingerprint of the data"""
     progress: Progress = field(default_factory=Progress)
+    average: Average | None = None
+    """of the weights, where there is one; it is then the checkpoint's model"""
 
     def capture(self) -> dict[str, Any]:
         """What a checkpoint holds. A collective call: each process gives its generators' state."""
+        average = {}
+        if self.average is not None:
+            average = {"average": {"updates": self.average.updates, "training_weights": self.model.state_dict()}}
         return {
-            "model": self.model.state_dict(),
+            "model": (self.average.model if self.average else self.model).state_dict(),
+            **average,
             "optimizer": self.optimizer.state_dict(),
             # The rate is a function of the step; what it was is kept for the record.
             "schedule": {"step": self.progress.step, "lr": self.optimizer.param_groups[0]["lr"]},
@@ -91,14 +104,20 @@ class TrainState:
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0  # its batches are others
 
     def _put_back(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        averaged = state.get("average")
+        self.model.load_state_dict(averaged["training_weights"] if averaged else state["model"])
+        if self.average and averaged:
+            self.average.restore(state["model"], averaged["updates"])
+        elif self.average:  # a branch of a run that had none
+            self.average.start(self.model)
         restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"]:  # empty in bf16 and fp32
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         restore_generators(self.fabric, state["rng"])
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        changed = differences(state["config"], self.config.arithmetic(), "train.")
+        defaults = {name: one.default for name, one in TrainConfig.model_fields.items()}  # of settings that came later
+        changed = differences({**defaults, **state["config"]}, self.config.arithmetic(), "train.")
         if changed:
             raise RunError(
                 f"The run was trained with other settings: {'; '.join(changed)}. Put them back to go on with it, or"

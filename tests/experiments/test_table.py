@@ -1,0 +1,110 @@
+"""The experiment table: every kind of run, sorted by any metric, and what could not be read."""
+
+import pytest
+
+from utils.core import jsonl
+from utils.core.config import Config
+from utils.core.run import Run
+from utils.experiments.table import experiment_table
+
+
+class Settings(Config):
+    seed: int = 0
+
+
+def made(root, name, records, seed=0):
+    run = Run.create(root, name, Settings(seed=seed))
+    run.begin_session(0)
+    for step, record in records:
+        jsonl.append(run.metrics_file, {"step": step, "time": 0.0, **record})
+    return run
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A language model, a VAE and a PPO run, with the metrics that their loops log."""
+    lm = [(1, {"train/loss": 4.0}), (200, {"train/loss": 2.0, "validation/loss": 2.5, "validation/perplexity": 12.2}),
+          (400, {"validation/loss": 2.7, "validation/perplexity": 14.9})]  # fmt: skip
+    vae = [(100, {"train/loss": 90.0, "validation/loss": 80.0, "validation/kl": 10.0, "validation/exact": 0.3})]
+    ppo = [(0, {"validation/pass@1": 0.1, "validation/greedy": 0.2}), (5, {"train/policy_loss": 0.01}),
+           (8, {"validation/pass@1": 0.6, "validation/greedy": 0.5}), (9, {"validation/pass@1": 0.4})]  # fmt: skip
+    for seed, (name, records) in enumerate({"lm": lm, "vae": vae, "ppo": ppo}.items()):
+        made(tmp_path, name, records, seed)
+    return tmp_path
+
+
+def names(table):
+    return [name.split("-")[0] for name in table.table["run"]]
+
+
+def test_runs_of_every_kind_stand_in_one_table_the_newest_first(root):
+    table = experiment_table(root)
+    assert names(table) == ["ppo", "vae", "lm"]
+    rows = table.table.set_index(table.table["run"].str.split("-").str[0])
+    assert rows.loc["lm", "validation/loss"] == 2.5
+    assert rows.loc["ppo", "validation/pass@1"] == 0.6
+    assert rows.loc["vae", "validation/exact"] == 0.3
+    assert rows["validation/pass@1"].isna().to_dict() == {"ppo": False, "vae": True, "lm": True}
+    assert rows["steps"].to_dict() == {"ppo": 9, "vae": 100, "lm": 400}
+    assert rows["seed"].to_dict() == {"ppo": "2", "vae": "1", "lm": "0"}
+    assert table.unreadable == {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "order"),
+    [
+        ("validation/loss", ["lm", "vae", "ppo"]),
+        ("validation/pass@1", ["ppo", "lm", "vae"]),
+        ("train/loss", ["lm", "vae", "ppo"]),
+    ],
+)
+def test_it_is_sorted_by_any_metric_and_runs_without_it_come_last(root, metric, order):
+    assert names(experiment_table(root, sort=metric)) == order
+    assert names(experiment_table(root).sort(metric)) == order
+
+
+def test_the_way_may_be_given(root):
+    assert names(experiment_table(root, sort="validation/loss", better="higher")) == ["vae", "lm", "ppo"]
+
+
+def test_it_is_computed_anew(root):
+    before = len(experiment_table(root).table)
+    made(root, "fresh", [(1, {"validation/loss": 0.1})])
+    assert len(experiment_table(root).table) == before + 1
+    assert names(experiment_table(root, sort="validation/loss"))[0] == "fresh"
+
+
+def test_folders_that_cannot_be_read_are_listed_with_their_reason_and_hide_no_other(root):
+    (root / "data").mkdir()  # no run, and nothing that says so
+    half = root / "half"
+    half.mkdir()
+    (half / "config.yaml").write_text("seed: 0\n")
+    torn = made(root, "torn", [])
+    (torn.path / "env_stamp.json").write_text('{"run_id": ')
+    broken = made(root, "broken", [])
+    (broken.path / "config.yaml").write_text("seed: [1\n")
+    foreign = made(root, "foreign", [])
+    foreign.metrics_file.write_text('{"loss": 1}\n')
+    table = experiment_table(root)
+    assert names(table) == ["ppo", "vae", "lm"]
+    assert set(table.unreadable) == {"half", torn.path.name, broken.path.name, foreign.path.name}
+    assert "env_stamp.json" in table.unreadable["half"]
+    assert "JSONDecodeError" in table.unreadable[torn.path.name]
+    assert "step" in table.unreadable[foreign.path.name]
+    for shown in (str(table), table._repr_html_()):
+        assert all(name in shown for name in table.unreadable)
+
+
+def test_a_run_without_metrics_and_an_empty_root_are_shown(tmp_path):
+    assert "0 runs" in str(experiment_table(tmp_path))
+    assert "0 runs" in experiment_table(tmp_path)._repr_html_()
+    made(tmp_path, "new", [])
+    assert names(experiment_table(tmp_path)) == ["new"]
+    assert "new-" in str(experiment_table(tmp_path))
+
+
+def test_an_unknown_metric_and_a_missing_root_are_named(root):
+    with pytest.raises(ValueError, match="has validation/bleu; logged are: .*validation/loss"):
+        experiment_table(root, sort="validation/bleu")
+    with pytest.raises(ValueError, match="No folder"):
+        experiment_table(root / "nowhere")

@@ -1,0 +1,1 @@
+"""Experiments over several runs: sweeps, searches, comparisons. How one run is made is passed in."""

@@ -1,0 +1,142 @@
+"""Studies of a recipe that need training: over seeds, over folds of its data, over amounts of it, over a search.
+
+Each is a sweep whose variations are overrides, so each of its runs is one of the recipe, and is taken up when the study
+is run again. Leaves out how they are drawn, and how runs are compared (`utils.experiments`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.core.config import Config, ConfigError
+from utils.core.run import RunError
+from utils.core.tracking import wandb_settings
+from utils.experiments.search import SearchConfig, Watch
+from utils.experiments.sweep import RunOne, override, sweep
+from utils.training import parts
+from utils.training.many import outcome
+from utils.training.recipes import train
+from utils.training.result import Result
+from utils.training.runs import find_recipe
+
+if TYPE_CHECKING:
+    import pandas
+
+log = logging.getLogger(__name__)
+FACTS = ("run", "ended", "step", "seconds", "error")  # columns of a study that are no metrics
+
+
+def run_one(root: Path, group: str, *, train: Callable[..., Result] = train) -> RunOne:
+    """recipe -> its metrics: what `sweep` asks for. Runs go to `root`, or take up what is there."""
+
+    def one(recipe: Config) -> dict[str, Any]:
+        with wandb_settings(group=group):
+            return _whole(train(recipe, Path(root)))
+
+    return one
+
+
+def trial(root: Path, *, train: Callable[..., Result] = train) -> Callable[[Any, Watch], Mapping[str, Any]]:
+    """What `search` asks for: each trial a run under `root`/<study>, of weights of its own, watched as it is judged."""
+
+    def one(recipe: Config, watch: Watch) -> dict[str, Any]:
+        with wandb_settings(group=watch.group):
+            named = recipe.replace([override("name", watch.name)])
+            return _whole(train(named, Path(root) / watch.group, on_evaluation=watch))
+
+    return one
+
+
+def _whole(result: Result) -> dict[str, Any]:
+    """What a run came to; one that stopped before its end (at `max_hours`) is no result to compare."""
+    if not result.progress.finished:
+        raise RunError(f"The run stopped after {result.progress.step} steps, before its end; {result.run.path.name}.")
+    return outcome(result)
+
+
+def load_search(path: str | Path, overrides: Sequence[str] = ()) -> SearchConfig:
+    """A search from a YAML file, or from `configs/` by its bare name."""
+    return SearchConfig.load(find_recipe(path), overrides)
+
+
+def seed_variance(
+    recipe: Config, root: Path, seeds: Sequence[int] = range(5), *, train: Callable[..., Result] = train
+) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """The recipe under several seeds: a row each, and each metric's mean, deviation and interval."""
+    table = sweep(recipe, {"train.seed": seeds}, run_one(root, f"{recipe.name}-seeds", train=train))
+    return table, summarise(table, {"train.seed"})
+
+
+def cross_validate(
+    recipe: Config, root: Path, folds: int = 5, *, seed: int = 0, train: Callable[..., Result] = train
+) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """The recipe with each of `folds` parts of its data as the validation split: a row each, and the summary.
+
+    Parts of a text are contiguous; parts of rows follow `seed`, and rows of the same words are in one part. The folds
+    lie in `root`/folds. The interval takes folds for independent, which they are not quite: they share training data.
+    """
+    variations = parts.folds(recipe.rows or recipe.data, folds, _folder(root, "folds"), seed)
+    table = sweep(recipe, variations, run_one(root, f"{recipe.name}-folds", train=train))
+    table.insert(0, "fold", range(1, len(table) + 1))
+    table = table.drop(columns=[name for name in table if name.startswith(("data.", "rows."))])
+    return table, summarise(table, {"fold"})
+
+
+def learning_curve(
+    recipe: Config,
+    root: Path,
+    shares: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
+    *,
+    seeds: Sequence[int] | None = None,
+    seed: int = 0,
+    train: Callable[..., Result] = train,
+) -> pandas.DataFrame:
+    """The recipe on growing shares of its training data, judged on the same validation split: a row a share and seed.
+
+    Each share holds the smaller ones. `seeds` are of training, by default the recipe's own; `seed` chooses the rows.
+    """
+    bad = [share for share in shares if not 0 < share <= 1]
+    if bad:
+        raise ConfigError(f"shares {bad}: expected parts of the training data, above 0 and up to 1.")
+    sizes = parts.shares(recipe.rows or recipe.data, sorted(shares), _folder(root, "shares"), seed)
+    seeds = [recipe.train.seed] if seeds is None else list(seeds)
+    both = [[*one, override("train.seed", number)] for one in sizes for number in seeds]
+    table = sweep(recipe, both, run_one(root, f"{recipe.name}-shares", train=train))
+    table.insert(0, "share", [share for share in sorted(shares) for _ in seeds])
+    return table.drop(columns=[name for name in table if name.startswith(("data.", "rows."))])
+
+
+def _folder(root: str | Path, name: str) -> Path:
+    return Path(root).expanduser().resolve() / name
+
+
+def summarise(table: pandas.DataFrame, settings: set[str], confidence: float = 0.95) -> pandas.DataFrame:
+    """Each metric over the rows that did not fail: runs, mean, standard deviation (n - 1), and the mean's interval.
+
+    The interval is Student's: mean +- t(n - 1) * sd / sqrt(n); NaN for a single run, whose spread is not known.
+    """
+    import pandas
+    from scipy import stats
+
+    good = table[table["error"] == ""]
+    failed = len(table) - len(good)
+    if failed:
+        log.warning("%d of %d runs failed and are left out of the summary.", failed, len(table))
+    rows = {}
+    for name in good.select_dtypes("number").columns:
+        if name in settings or name in FACTS:
+            continue
+        values = good[name].dropna()
+        spread = values.std(ddof=1)
+        half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread / len(values) ** 0.5
+        rows[name] = {
+            "runs": len(values),
+            "mean": values.mean(),
+            "sd": spread,
+            "low": values.mean() - half,
+            "high": values.mean() + half,
+        }
+    return pandas.DataFrame.from_dict(rows, orient="index", columns=["runs", "mean", "sd", "low", "high"])
