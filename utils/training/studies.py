@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from utils.core.config import Config, ConfigError
 from utils.core.run import RunError
 from utils.core.tracking import wandb_settings
-from utils.experiments.search import SearchConfig, Watch
+from utils.experiments.search import Search, SearchConfig, Watch, search
 from utils.experiments.sweep import RunOne, override, sweep
 from utils.training import parts
 from utils.training.many import outcome
@@ -24,6 +24,7 @@ from utils.training.runs import find_recipe
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 FACTS = ("run", "ended", "step", "seconds", "error")  # columns of a study that are no metrics
@@ -55,6 +56,18 @@ def _whole(result: Result) -> dict[str, Any]:
     if not result.progress.finished:
         raise RunError(f"The run stopped after {result.progress.step} steps, before its end; {result.run.path.name}.")
     return outcome(result)
+
+
+def searched(recipe: Config, root: Path, space: str, trials: int) -> Search | str:
+    """The search of a notebook's form; for no trials, that there is none."""
+    if not trials:
+        return "No search: search_trials is 0."
+    return search(recipe, load_search(space, [f"trials={trials}"]), trial(root), root)
+
+
+def figures_of(found: Search | str) -> list[Figure]:
+    """A search's figures: history, slices, parallel coordinates, and importances where there are trials enough."""
+    return [] if isinstance(found, str) else list(found.figures().values())
 
 
 def load_search(path: str | Path, overrides: Sequence[str] = ()) -> SearchConfig:
