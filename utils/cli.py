@@ -29,6 +29,7 @@ class Study(str, Enum):
     seeds = "seeds"
     folds = "folds"
     sizes = "sizes"
+    twice = "twice"
 
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
@@ -178,17 +179,27 @@ def search(
 
 @app.command()
 def study(
-    kind: Annotated[Study, typer.Argument(help="seeds, folds (cross-validation), or sizes (a learning curve)")],
+    kind: Annotated[
+        Study, typer.Argument(help="seeds, folds (cross-validation), sizes (a learning curve), or twice: the same run")
+    ],
     recipe: Recipe,
     overrides: Overrides = None,
     root: Root = Path("runs"),
     count: Annotated[int, typer.Option(min=2, help="seeds or folds")] = 5,
 ) -> None:
-    """Train a recipe over seeds, folds or shares of its data, and say how much its metrics vary."""
+    """Train a recipe over seeds, folds or shares of its data, and say how much its metrics vary.
+
+    twice trains it two times in deterministic mode, and exits 1 unless the weights are the same, bit for bit.
+    """
     from utils.training import studies
     from utils.training.recipes import load_recipe
+    from utils.training.reproduce import prove_deterministic
 
     loaded = load_recipe(recipe, overrides or ())
+    if kind is Study.twice:
+        report = prove_deterministic(loaded, root)
+        print(report)
+        raise typer.Exit(not report.sound)
     if kind is Study.sizes:
         print(studies.learning_curve(loaded, root).to_string(index=False))
         return

@@ -160,7 +160,7 @@ def test_a_session_without_a_key_is_whole_in_the_file_that_is_synced_later(run, 
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     step = 0
     tracking.watch(model, optimizer, lambda: step + 1)
-    tracking.uses("abc123", {"train": 90, "validation": 10}, folder=data)
+    tracking.uses("abc123/64", {"train": 90, "validation": 10}, folder=data)
     checkpoints = Checkpoints(run.path / "checkpoints", keep_last=1)
     for step in range(4):
         optimizer.zero_grad()
@@ -204,7 +204,7 @@ def test_a_session_without_a_key_is_whole_in_the_file_that_is_synced_later(run, 
     (used,) = named(found, "data-name")
     assert used.use_after_commit
     assert used.type == "dataset"
-    assert set(used.aliases) == {"latest", "abc123"}
+    assert set(used.aliases) == {"latest", "abc123-64"}
     assert set(files(used)) == {"data.json", "train.tokens.bin"}
     best, last = named(found, f"model-{run.id}")
     assert not best.use_after_commit

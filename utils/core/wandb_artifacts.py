@@ -39,11 +39,11 @@ class WandbArtifacts:
             json.dump({"fingerprint": fingerprint, **redacted(dict(facts))}, file, indent=2, default=str)
         if folder is not None:
             artifact.add_dir(str(folder), policy="immutable")
+        aliases = ["latest", fingerprint.replace("/", "-").replace(":", "-")]  # W&B takes neither in an alias
         if self.offline:  # `use_artifact` asks the server for what `wandb sync` does later; this is its offline half
-            aliases = ["latest", fingerprint]
             self.wandb_run._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
         else:
-            self._upload(self.wandb_run.use_artifact, artifact, aliases=["latest", fingerprint])
+            self._upload(self.wandb_run.use_artifact, artifact, aliases=aliases)
 
     def model(self, checkpoint: Checkpoint) -> None:
         """A new version of the run's model, under the aliases step-N, last and best as it deserves."""
