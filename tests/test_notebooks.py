@@ -126,6 +126,64 @@ def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_pat
         assert report["sound"], report["verdict"]  # the default model is
 
 
+GIST_LIKE = """
+import torch.nn as nn
+
+class Tiny(nn.Module):
+    def __init__(self, vocab_size=64, width=16, context_length=64):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(vocab_size, width), nn.Linear(width, vocab_size)
+
+    def forward(self, input_ids):
+        return self.head(self.embed(input_ids))
+"""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"recipe": "gpt_wikitext"},
+        {"recipe": "bert_mlm"},
+        {"recipe": "t5_seq2seq"},
+        {"recipe": "classifier", "trackers": "wandb", "search_trials": "2"},
+        {
+            "source": "example:gpt",
+            "overrides": "source.config.num_layers=1 source.config.width=32 source.config.num_heads=2",
+        },
+        {"source": "FOLDER/model.py"},
+        {"source": "hf:FOLDER/gpt2", "tokenizer": "bpe", "overrides": "data.tokenizer.vocab_size=300"},
+    ],
+    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items())[:40],
+)
+def test_training_takes_every_recipe_and_models_from_anywhere(settings, tmp_path):
+    """With W&B and a search, too; and a key in the environment is found in nothing that is written or shown."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    (tmp_path / "sitecustomize.py").write_text(BLOCK_SOCKETS)
+    (tmp_path / "model.py").write_text(GIST_LIKE)
+    (tmp_path / "config.json").write_text('{"vocab_size": 64, "width": 16, "context_length": 64}')
+    if "gpt2" in settings.get("source", ""):
+        shape = GPT2Config(vocab_size=300, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+        GPT2LMHeadModel(shape).save_pretrained(tmp_path / "gpt2")
+    form = {f"NB_{name.upper()}": value.replace("FOLDER", str(tmp_path)) for name, value in settings.items()}
+    secret = "0123456789abcdef" * 2 + "planted0"
+    environment = {
+        **os.environ, **form, "PYTHONPATH": str(tmp_path), "NB_SCALE": "smoke", "NB_STORAGE": str(tmp_path / "runs"),
+        "WANDB_API_KEY": secret, "WANDB_MODE": "offline",
+    }  # fmt: skip
+    copy = tmp_path / "training.ipynb"
+    shutil.copy(ROOT / "training.ipynb", copy)
+    command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", "-q", "-p", "no:cacheprovider", str(copy)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    [run] = (tmp_path / "runs").glob("*-2*")
+    assert (run / "report.md").is_file()
+    assert list(run.glob("wandb/offline-run-*")) if "trackers" in settings else not (run / "wandb").exists()
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert written == []
+    assert secret not in done.stdout + done.stderr
+
+
 def test_the_blocks_of_modules_and_of_pip_hold(tmp_path):
     """They bite in this process's children and theirs, and leave the rest importable."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_ABSENT)

@@ -106,6 +106,20 @@ def test_secrets_come_from_the_environment_then_colab_then_nowhere(stub, monkeyp
     assert notebook.secret("TOKEN") == "from the environment"
 
 
+@pytest.mark.parametrize("chosen", [["mine.txt"], [], ["a.txt", "b.txt"]])
+def test_a_file_is_uploaded_on_colab_where_the_form_says_so(chosen, stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebook.uploaded("my.txt") == "my.txt"
+    with pytest.raises(ValueError, match="in Colab's browser page; here give the file's path"):
+        notebook.uploaded("upload")
+    stub(files=f"def upload():\n    return dict.fromkeys({chosen!r}, b'text')\n")
+    if len(chosen) == 1:
+        assert notebook.uploaded(" upload ") == str(tmp_path / "mine.txt")
+    else:
+        with pytest.raises(ValueError, match=f"{len(chosen)} files were uploaded; expected one"):
+            notebook.uploaded("upload")
+
+
 def test_drive_is_mounted_on_colab_and_refused_elsewhere(stub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert notebook.storage("runs") == tmp_path.resolve() / "runs"

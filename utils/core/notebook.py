@@ -164,6 +164,23 @@ def storage(place: str) -> Path:
     return DRIVE / "MyDrive" / "run-all"
 
 
+def uploaded(name: str) -> str:
+    """The corpus of a form: where it says "upload", a file that a person chooses in the browser, on Colab only.
+
+    Raises ValueError elsewhere, and where none or several are chosen.
+    """
+    if name.strip() != "upload":
+        return name
+    if not in_colab():
+        raise ValueError("corpus='upload' asks for a file in Colab's browser page; here give the file's path instead.")
+    from google.colab import files
+
+    chosen = list(files.upload())
+    if len(chosen) != 1:
+        raise ValueError(f"{len(chosen)} files were uploaded; expected one: run the cell again.")
+    return str(Path(chosen[0]).resolve())
+
+
 def secret(name: str) -> str | None:
     """A secret from the environment, then from Colab's secrets, else None. It is never printed or asked for."""
     if os.environ.get(name):

@@ -96,7 +96,8 @@ def fit_embeddings(model: nn.Module, tokenizer: Tokenizer, resize: bool = False)
     if not resize:
         raise TokenizerError(
             f"The tokenizer has {size:,} ids and the model's embedding {rows:,} rows: the ids from {rows:,} on would"
-            " fail. Use the model's own tokenizer, or ask for new rows (resize=True), which begin untrained."
+            " fail. Use the model's own tokenizer, or ask for new rows, which begin untrained:"
+            " source.resize_embeddings=true."
         )
     if not hasattr(model, "resize_token_embeddings"):
         raise TokenizerError(

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from utils.core import repro
+from utils.core.check import Report
 from utils.core.checkpoints import Checkpoint
 from utils.core.config import ConfigError
 from utils.core.device import choose, make_fabric
 from utils.core.run import Run
+from utils.data.fitting import tokenizer_checks
 from utils.data.loaders import TextData, prepare, preview
 from utils.data.task import TaskData, prepare_task
 from utils.data.tokenizers import Tokenizer, load_tokenizer
@@ -34,8 +36,6 @@ from utils.training.sourced import Needs, build_sourced
 
 if TYPE_CHECKING:
     import pandas
-
-    from utils.core.check import Report
 
 OnEvaluation = Callable[[int, dict[str, float]], None]
 CLASSES = "classes.json"  # beside a run's tokenizer
@@ -59,6 +59,13 @@ def data_report(recipe: Recipe, data: TextData | TaskData) -> Report | TextData:
     return data.report(recipe.train.batch_size) if isinstance(data, TaskData) else data
 
 
+def tokenizer_report(recipe: Recipe, model: nn.Module, data: TextData | TaskData) -> Report:
+    """Whether the tokenizer fits the model and the task, and gives the first validation texts back."""
+    rows = next(data.validation.batches(3))["input_ids"].tolist()
+    checks = tokenizer_checks(data.tokenizer, recipe.task, model, [data.tokenizer.decode(row) for row in rows])
+    return Report("Tokenizer and model", checks, {"tokenizer": f"{data.tokenizer.vocab_size:,} ids"}, word="fitting")
+
+
 def untrained(recipe: Recipe, model: nn.Module, data: TextData | TaskData) -> pandas.DataFrame:
     """Parameters, the loss on validation before any training, and ln V, the loss of an even guess among V outputs."""
     import pandas
@@ -75,8 +82,8 @@ def build_model(recipe: Recipe, data: TextData | TaskData) -> nn.Module:
     needed = data.tokenizer.vocab_size
     if recipe.source.name:
         classes = len(data.classes) if recipe.task == "classifier" else None
-        needs = Needs(recipe.task, needed, recipe.longest, classes)
-        return build_sourced(recipe.source, needs, seed=recipe.train.seed)
+        needs = Needs(recipe.task, recipe.longest, needed, classes)
+        return build_sourced(recipe.source, needs, data.tokenizer, seed=recipe.train.seed)
     config = recipe.model
     if config.vocab_size is not None and config.vocab_size < needed:
         raise ConfigError(
@@ -209,5 +216,5 @@ def _rebuilt(recipe: Recipe, run: Run, tokenizer: Tokenizer) -> nn.Module:
     if not recipe.source.name:
         return GPT(_sized(recipe, tokenizer.vocab_size))
     classes = json.loads((run.path / "tokenizer" / CLASSES).read_text()) if recipe.task == "classifier" else []
-    needs = Needs(recipe.task, tokenizer.vocab_size, recipe.longest, len(classes) or None)
-    return build_sourced(recipe.source, needs, seed=recipe.train.seed)
+    needs = Needs(recipe.task, recipe.longest, tokenizer.vocab_size, len(classes) or None)
+    return build_sourced(recipe.source, needs, tokenizer, seed=recipe.train.seed)

@@ -12,8 +12,11 @@ from typing import Any
 from torch import nn
 
 from utils.core.config import Config, ConfigError
+from utils.data.fitting import fit_embeddings
+from utils.data.tokenizers import Tokenizer
 from utils.models import source
 from utils.models.adapter import Adapter, adapt
+from utils.models.build import seeded
 from utils.models.called import Called
 from utils.models.facts import CONTEXT, VOCABULARY
 from utils.models.found import Source
@@ -43,13 +46,14 @@ class Needs:
 
     kind: str
     """causal_lm, masked_lm, seq2seq or classifier"""
-    vocab_size: int
     length: int
     """tokens of the longest row"""
+    vocab_size: int
+    """ids of the tokenizer"""
     classes: int | None = None
 
 
-def build_sourced(config: SourceConfig, needs: Needs, *, seed: int) -> nn.Module:
+def build_sourced(config: SourceConfig, needs: Needs, tokenizer: Tokenizer, *, seed: int) -> nn.Module:
     """The model, called by the keys of our batches, with new weights drawn from `seed` where it has none.
 
     Sizes that its config leaves to us are filled in, which the log says. Raises `ConfigError` where it is of another
@@ -65,7 +69,8 @@ def build_sourced(config: SourceConfig, needs: Needs, *, seed: int) -> nn.Module
     adapter = adapt(
         loaded.model, kind=needs.kind, config=loaded.config, build=loaded.build, pretrained=loaded.pretrained
     )
-    _check(found, adapter, needs, resize=config.resize_embeddings)
+    with seeded(seed):
+        _check(found, adapter, needs, tokenizer, resize=config.resize_embeddings)
     return loaded.model if isinstance(loaded.model, Model) else Called(adapter)
 
 
@@ -85,17 +90,12 @@ def _sizes(found: Source, needs: Needs) -> dict[str, Any]:
     return sizes
 
 
-def _check(found: Source, adapter: Adapter, needs: Needs, *, resize: bool) -> None:
+def _check(found: Source, adapter: Adapter, needs: Needs, tokenizer: Tokenizer, *, resize: bool) -> None:
     if adapter.kind != needs.kind:
         raise ConfigError(f"{found.name} is a {adapter.kind}, and the task needs a {needs.kind}; change one of them.")
     if adapter.usable_ids < needs.vocab_size:
-        if not resize:
-            raise ConfigError(
-                f"{found.name} has embeddings for {adapter.usable_ids:,} ids, and the tokenizer has"
-                f" {needs.vocab_size:,}: take the model's own tokenizer (tokenizer.kind=hf, tokenizer.name=...), or set"
-                " source.resize_embeddings=true."
-            )
-        _resize(found, adapter, needs.vocab_size)
+        fit_embeddings(adapter.model, tokenizer, resize=resize)
+        log.info("%s: embeddings resized from %d to %d ids.", found.name, adapter.usable_ids, needs.vocab_size)
     elif adapter.language and adapter.labels < needs.vocab_size:
         raise ConfigError(
             f"{found.name} gives logits for {adapter.labels:,} ids, and the tokenizer has {needs.vocab_size:,}."
@@ -110,14 +110,3 @@ def _check(found: Source, adapter: Adapter, needs: Needs, *, resize: bool) -> No
             f"{found.name} tells {adapter.outputs} classes apart, and the data have {needs.classes}: set the number in"
             " source.config, under the name that the model has for it."
         )
-
-
-def _resize(found: Source, adapter: Adapter, size: int) -> None:
-    resize = getattr(adapter.model, "resize_token_embeddings", None)
-    if resize is None:
-        raise ConfigError(
-            f"{found.name} has embeddings for {adapter.usable_ids:,} ids, and cannot resize them to {size:,}, as only"
-            " models of transformers can; give it a vocabulary of that size in source.config."
-        )
-    resize(size)
-    log.info("%s: embeddings resized from %d to %d ids.", found.name, adapter.usable_ids, size)
