@@ -99,7 +99,15 @@ def test_a_run_cut_off_and_taken_up_equals_one_that_never_stopped(recipe, tmp_pa
 @pytest.mark.parametrize("recipe", ["masked_lm", "seq2seq", "classifier"], indirect=True)
 def test_a_trained_run_is_opened_judged_and_answers(recipe, tmp_path):
     steps = {"classifier": 300}.get(recipe.task, 400)
-    longer = recipe.replace(train={"max_steps": steps, "lr": 1e-2, "eval_every": steps, "checkpoint_every": None})
+    longer = recipe.replace(
+        train={
+            "max_steps": steps,
+            "lr": 3e-3 if recipe.task == "classifier" else 1e-2,
+            "batch_size": 16,
+            "eval_every": steps,
+            "checkpoint_every": None,
+        }
+    )
     run = train(longer, tmp_path).run
     trained = open_trained(run.path)
     data = trained.data()
