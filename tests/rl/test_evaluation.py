@@ -7,7 +7,8 @@ import pytest
 
 from utils.rl.estimates import bootstrap
 from utils.rl.evaluation import ENDINGS, Evaluation, Record, ending, paired, spread
-from utils.rl.reward import FAULTS, TRICKS, Scored
+from utils.rl.reward import FAULTS, Scored
+from utils.rl.tricks import TRICKS
 
 
 def record(number, correct, *, greedy=False, level=1, seen=None, samples=4, **endings):
@@ -45,7 +46,8 @@ def test_parts_hold_their_tasks_alone(evaluation):
 
 def test_counts_and_shares_of_endings_add_up(evaluation):
     assert evaluation.counts == {
-        "tasks": 4, "programs": 16, "correct": 7, "distinct": 8, "tasks_solved": 3, "tasks_solved_greedily": 2,
+        "tasks": 4, "programs": 16, "correct": 7, "distinct": 8, "programs_a_task": 5, "tasks_solved_by_any_program": 3,
+        "tasks_solved_by_greedy": 2,
     }  # fmt: skip
     assert evaluation.endings["solved"] == 7 / 16
     assert sum(evaluation.endings.values()) == pytest.approx(1)
@@ -92,7 +94,8 @@ def test_a_writer_without_a_likeliest_program_has_no_greedy_rate():
     records = [record(0, 1, greedy=None)]
     found = Evaluation("random", records, (1, 4))
     assert found.metrics == ["pass@1", "pass@4"]
-    assert "tasks_solved_greedily" not in found.counts
+    assert "tasks_solved_by_greedy" not in found.counts
+    assert found.counts["programs_a_task"] == 4
     with pytest.raises(ValueError, match="no greedy program"):
         found.values("greedy")
 

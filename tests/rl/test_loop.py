@@ -36,14 +36,17 @@ from utils.rl import ppo
 from utils.rl.buffer import Trajectories
 from utils.rl.config import PPOConfig
 from utils.rl.dialogue import PieceDialogue
-from utils.rl.loop import Game, train_ppo
-from utils.rl.policy import CodePolicy, pad_left
+from utils.rl.evaluate import pass_rates
+from utils.rl.game import Game
+from utils.rl.loop import train_ppo
+from utils.rl.policy import CodePolicy
 from utils.rl.problems import PoolConfig, make_pool, problems
 from utils.rl.reference import reference_of
-from utils.rl.reward import FAULTS, TRICKS, RewardConfig
+from utils.rl.reward import FAULTS, RewardConfig
+from utils.rl.sampling import pad_left
 from utils.rl.sandbox import Sandbox, SandboxConfig
-from utils.rl.solve import pass_rates
 from utils.rl.tiny import GridGPT
+from utils.rl.tricks import TRICKS
 from utils.rl.vocabulary import PieceTokenizer
 from utils.training.fit import NonFiniteError
 from utils.training.optim import learning_rate, make_optimizer
@@ -348,7 +351,7 @@ def test_what_is_not_finite_stops_before_the_weights_are_touched_and_names_the_u
 
     meet(policy, spoil, update=3, forward=4)  # the third minibatch of its passes
     wrong = "value_loss nan" if fault == "weights" else "grad_norm inf"
-    with pytest.raises(NonFiniteError, match=rf"Update 3 of {run.path.name} stopped: {wrong} .*, after 2 that"):
+    with pytest.raises(NonFiniteError, match=rf"{run.path.name}: Update 3 stopped: {wrong} .*, after 2 that"):
         train(policy, run=run)
     assert all(torch.equal(one, before[0][name]) or name == "value.weight" for name, one in policy.named_parameters())
     assert all(one.grad is None for one in policy.parameters())
@@ -436,7 +439,8 @@ def test_a_run_logs_what_its_rollouts_came_to(train, new_run, open_sandbox):
     assert list(logged["train/lr"]) == [learning_rate(update, 6, config) for update in range(6)]
     coefficients = logged["train/kl_coefficient"].tolist()
     assert coefficients[0] == 0.05
-    for before, after, kl in zip(coefficients, coefficients[1:], logged["train/kl"]):
+    assert (logged["train/kl"] >= 0).all()  # k3
+    for before, after, kl in zip(coefficients, coefficients[1:], logged["train/kl_k1"]):
         error = min(max((kl - 0.5) / 0.5, -0.2), 0.2)
         assert after == pytest.approx(before * (1 + error * 16 / 10_000))
 
@@ -467,8 +471,125 @@ def test_a_policy_that_moves_too_far_ends_its_passes(train, new_run):
 
 
 def test_passes_that_end_before_they_begin_are_reported(train, caplog):
-    train(make_policy(dropout=0.5), updates=1, stop_kl=1e-9)
+    policy = make_policy()
+
+    def stir():
+        with torch.no_grad():
+            policy.value.bias.add_(1)  # and what the programs are drawn from:
+            policy.actor.model.embedding.weight.mul_(2)
+
+    train(meet(policy, stir, update=1, forward=2), updates=1, stop_kl=1e-9)  # after the rollout, before its passes
     assert "Update 1 learned nothing: its first minibatch is" in caplog.text
+
+
+def test_dropout_does_not_move_the_ratio_from_1(train, new_run):
+    run = new_run()
+    train(make_policy(dropout=0.5), run=run, epochs=1, minibatches=1)
+    assert run.metrics().loc[1:]["train/approx_kl"].max() < 1e-10
+
+
+# More updates, and a policy that was trained before
+
+
+def test_a_complete_run_goes_on_where_more_updates_are_asked_for_as_if_asked_at_first(train, new_run, caplog):
+    run, whole, constant = new_run(), new_run(), {"schedule": "constant", "restore_best": False}
+    train(run=run, updates=3, **constant)
+    assert final_state(run)["progress"]["finished"] == "complete after 3 updates"
+    with caplog.at_level(logging.INFO):
+        result = train(make_policy(seed=5), run=run, updates=6, **constant)
+    assert "goes on: complete after 3 updates, and ppo.updates is 6" in caplog.text
+    expected = train(run=whole, updates=6, **constant)
+    assert str(result) == str(expected)
+    assert_frame_equal(trace(run), trace(whole), check_exact=True)
+    ours, theirs = final_state(run), final_state(whole)
+    assert ours["config"] == theirs["config"]
+    assert equal(ours, theirs)
+    assert [entry["updates"] for entry in run.stamp["sessions"]] == [3, 6]
+
+
+def test_an_end_between_evaluations_adds_one_and_changes_no_weight(train, new_run):
+    run, whole, constant = new_run(), new_run(), {"schedule": "constant", "restore_best": False}
+    train(run=run, updates=2, **constant)
+    train(run=run, updates=6, **constant)
+    train(run=whole, updates=6, **constant)
+    assert list(run.metrics()["validation/pass@1"].dropna().index) == [0, 2, 3, 6]
+    columns = [name for name in trace(whole) if name.startswith("train/")]
+    assert_frame_equal(trace(run)[columns], trace(whole)[columns], check_exact=True)
+    ours, theirs = final_state(run), final_state(whole)
+    assert all(equal(ours[name], theirs[name]) for name in ("policy", "optimizer", "rng", "kl", "curriculum"))
+
+
+def test_fewer_updates_than_a_run_has_are_refused_and_as_many_end_it(train, new_run):
+    run, constant = new_run(), {"schedule": "constant", "checkpoint_every": 1, "keep_last": 9}
+    with pytest.raises(InterruptedError):
+        train(meet(make_policy(), stop, update=5, forward=0), run=run, updates=6, **constant)
+    with pytest.raises(RunError, match=r"trained for 4 updates, and ppo\.updates is 3\. Raise it to at least 4"):
+        train(run=run, updates=3, **constant)
+    result = train(run=run, updates=4, **constant)
+    assert result.progress.finished == "complete after 4 updates"
+    assert run.metrics()["validation/pass@1"].dropna().index[-1] == 4
+
+
+def test_where_the_rate_falls_the_number_of_updates_belongs_to_the_run(train, new_run):
+    run = new_run()
+    train(run=run, updates=3)
+    with pytest.raises(RunError, match=r"ppo\.updates was 3, now 6"):
+        train(run=run, updates=6)
+
+
+@pytest.mark.parametrize("value", ["head", "network"])
+def test_a_new_run_of_a_trained_policy_is_the_first_one_again(train, new_run, value):
+    """As cells of a notebook that are run again with resume="never"."""
+    first, second, third, policy = new_run(), new_run(), new_run(), make_policy(value=value)
+    start = {name: one.clone() for name, one in policy.actor.state_dict().items()}
+    reference = reference_of(policy)
+    train(policy, reference, run=first)
+    assert not equal(start, dict(policy.actor.state_dict()))
+    train(policy, reference, run=second)  # the cell of PPO alone
+    again = reference_of(policy)  # the cell of the reference, too
+    assert all(torch.equal(one, start[name.removeprefix("actor.")]) for name, one in zip(again.names, again.buffers()))
+    train(policy, again, run=third)
+    for run in (second, third):
+        assert_frame_equal(trace(run), trace(first), check_exact=True)
+        assert equal(final_state(run), final_state(first))
+
+
+def test_a_policy_that_took_up_a_run_begins_again_as_that_run_did(train, new_run):
+    first, second, other = new_run(), new_run(), make_policy(seed=5)
+    train(run=first, updates=3, schedule="constant")
+    train(other, run=first, schedule="constant")
+    train(other, reference_of(other), run=second, updates=3, schedule="constant")
+    kept = [Checkpoints(run.path / "checkpoints" / "reference").last().load() for run in (first, second)]
+    assert equal(*kept)
+    assert_frame_equal(trace(second), trace(first).loc[:3], check_exact=True)
+
+
+# Parts
+
+
+def test_parts_may_change_between_sessions_and_hardly_change_what_is_learned(train, new_run):
+    whole, run = new_run(), new_run()
+    train(run=whole, restore_best=False)
+    with pytest.raises(InterruptedError):
+        train(meet(make_policy(), stop, update=4, forward=0), run=run, checkpoint_every=1, restore_best=False)
+    train(run=run, micro_batch_prompts=1, restore_best=False)
+    assert_frame_equal(trace(run), trace(whole), rtol=1e-3, atol=1e-5)
+    weights = [final_state(one)["policy"] for one in (run, whole)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+    assert not equal(*weights)
+
+
+def test_programs_are_drawn_a_few_at_a_time_in_rollouts_and_evaluations(train, new_run, monkeypatch):
+    rows, sample = [], CodePolicy.sample
+
+    def counted_sample(policy, prompts, mask, n, config, generator):
+        rows.append((len(prompts), n))
+        return sample(policy, prompts, mask, n, config, generator)
+
+    monkeypatch.setattr(CodePolicy, "sample", counted_sample)
+    train(updates=1, sample_batch=8, eval_every=1)
+    evaluation = [(4, 2), (4, 1)] * 2  # 8 tasks of 2 programs, 4 at a time, each with the greedy one
+    assert rows == [*evaluation, (2, 4), (2, 4), *evaluation]
 
 
 def test_a_watcher_speaks_after_each_evaluation_and_changes_no_draw(train, new_run, capsys):

@@ -11,10 +11,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch.testing import assert_close
 from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -24,9 +27,9 @@ from utils.core.config import ConfigError
 from utils.models.found import SourceError
 from utils.rl.hf_tokenizer import HFTokenizer
 from utils.rl.models import PolicyConfig, build_policy
-from utils.rl.policy import SampleConfig, pad_left
 from utils.rl.quantise import Linear4, Linear8, Packed, memory
 from utils.rl.reference import reference_of
+from utils.rl.sampling import SampleConfig, pad_left
 
 NAMES = ("crop", "flip_rows")
 SMALL = {"tiny": {"num_layers": 3, "num_heads": 4, "width": 32, "context_length": 120}}
@@ -216,6 +219,38 @@ def test_checkpointed_activations_give_the_same_scores_and_gradients(build):
     assert torch.equal(drawn[2], batch[2])
 
 
+DROPPING = {
+    "gpt2": GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, n_positions=200, vocab_size=272, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5
+    ),
+    "opt": OPTConfig(
+        hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=200,
+        word_embed_proj_dim=32, vocab_size=272, dropout=0.5, attention_dropout=0.5, layerdrop=0.5,
+    ),
+    "falcon": FalconConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=272, hidden_dropout=0.5,
+        attention_dropout=0.5, max_position_embeddings=200,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora": {"rank": 2}}], ids=str)
+@pytest.mark.parametrize("name", DROPPING)
+def test_no_pretrained_model_drops_anything_while_ppo_learns(build, tmp_path, name, settings):
+    """Modules of dropout, numbers of dropout in a block, in a stack and in the config: the ratio begins at 1."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(DROPPING[name]).save_pretrained(tmp_path)
+    chatty().save_pretrained(tmp_path)
+    policy = build(model=str(tmp_path), **settings)
+    batch = some_batch(policy)
+    expected = policy.eval()(*batch).logprobs
+    policy.train()
+    for _ in range(3):
+        assert_close(policy(*batch).logprobs, expected, atol=1e-5, rtol=0)
+    assert policy.actor.whole == ("gradient_checkpointing" in settings)
+    assert policy.training
+
+
 # The reference
 
 
@@ -264,6 +299,22 @@ def test_the_reference_of_trained_adapters_has_them_as_they_were(build):
     step(policy, batch, lr=0.1)
     assert_close(reference(*batch).logprobs, trained, atol=1e-5, rtol=0)
     assert (trained - plain(*batch).logprobs).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "tiny", "value": "network"}, {"freeze_layers": 2}, {"lora": {"rank": 2}}], ids=str
+)
+def test_a_policy_is_put_back_to_what_it_was_before_any_training(build, settings):
+    policy = build(**settings)
+    start = copy.deepcopy(policy.state_dict())
+    reference, batch = reference_of(policy), some_batch(policy)
+    step(policy, batch)
+    assert any(not torch.equal(one, start[name]) for name, one in policy.state_dict().items())
+    reference.put_back()
+    assert all(torch.equal(one, start[name]) for name, one in policy.state_dict().items())
+    policy.start = (reference,)  # as PPO leaves it
+    step(policy, batch)
+    assert reference_of(policy) is reference
 
 
 def test_the_reference_is_read_without_dropout_and_leaves_the_policy_in_training(build):

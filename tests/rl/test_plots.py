@@ -16,10 +16,7 @@ from utils.rl.plots import (
     plot_learning,
     plot_lengths,
     plot_levels,
-    plot_reward_components,
-    plot_rollout,
 )
-from utils.rl.reward import Scored
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -100,37 +97,7 @@ def test_a_run_without_metrics_is_refused(tmp_path):
         plot_learning(logged(tmp_path, {1: {"train/loss": 1.0}}))
 
 
-def test_components_of_rewards_stack_to_their_sum():
-    nothing = dict.fromkeys(("passes", "brevity", "wrong", "faults", "trick"), 0.0)
-    scored = {
-        "right": Scored(1.04, 1.0, {**nothing, "passes": 1.0, "brevity": 0.04}),
-        "bad": Scored(-0.6, 0.0, {**nothing, "wrong": -0.1, "faults": -0.5}, "", "runtime"),
-    }
-    ax = plot_reward_components(scored).axes[0]
-    ends = dict.fromkeys(scored, 0.0)
-    for bar in ax.patches:
-        ends["right" if round(bar.get_y() + 0.3) == 0 else "bad"] += bar.get_width()
-    assert ends == pytest.approx({"right": 1.04, "bad": -0.6})
-    assert "-0.600 (runtime, 0% of hidden pairs)" in [text.get_text() for text in ax.texts]
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"passes", "brevity", "wrong", "faults"}
-
-
-def test_one_program_is_drawn_token_by_token():
-    figure = plot_rollout(["    return ", "crop$", "(grid)\n$", ""], [-0.1, -2, -0.5, -0.1], [0.1] * 4, [-1, 1, 0, 2])
-    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == [
-        "····return·",
-        "crop$",
-        "(grid)↵$",
-        "end",
-    ]
-    assert sorted(heights(figure.axes[2])) == [-1, 0, 1, 2]
-    with pytest.raises(ValueError, match="2 tokens"):
-        plot_rollout(["a", "b"], [0.1], [0.1, 0.2], [0.1, 0.2])
-    with pytest.raises(ValueError, match="0 tokens"):
-        plot_rollout([], [], [], [])
-
-
-@pytest.mark.parametrize("plot", [plot_before_after, plot_levels, plot_endings, plot_lengths, plot_reward_components])
+@pytest.mark.parametrize("plot", [plot_before_after, plot_levels, plot_endings, plot_lengths])
 def test_nothing_to_draw_is_refused(plot):
     with pytest.raises(ValueError, match="at least one"):
         plot({})

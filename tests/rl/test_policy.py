@@ -24,7 +24,8 @@ from transformers import (
 
 from utils.models.blocks import TransformerConfig
 from utils.models.transformer import GPT
-from utils.rl.policy import CodePolicy, SampleConfig, pad_left
+from utils.rl.policy import CodePolicy
+from utils.rl.sampling import SampleConfig, pad_left, unpacked
 from utils.rl.tiny import GridGPT
 from utils.rl.vocabulary import PieceTokenizer
 
@@ -315,7 +316,7 @@ def test_gradients_are_finite_where_responses_end_early_under_a_cut():
     config = SampleConfig(max_new_tokens=20, top_p=0.7)
     ids, mask, drawn = draw(policy, some_prompts(), 4, config)
     assert drawn.mask.sum(1).min() < drawn.mask.shape[1]
-    assert drawn.support[~drawn.mask].all()
+    assert unpacked(drawn.support, V)[~drawn.mask].all()
     scores = policy(ids, mask, drawn.ids, drawn.mask, config, drawn.support)
     (scores.logprobs.sum() + scores.entropy.sum() + scores.values.sum()).backward()
     assert all(one.grad is None or one.grad.isfinite().all() for one in policy.parameters())
@@ -345,13 +346,21 @@ def test_sampling_and_scoring_run_in_bf16(name):
     assert all(one.grad is None or one.grad.isfinite().all() for one in policy.parameters())
 
 
-def test_dropout_is_off_while_drawing_and_on_again_afterwards():
-    policy, prompts = make("grids", dropout=0.5), some_prompts()
-    before = draw(policy, prompts)[2]
+@pytest.mark.parametrize("name", ["grids", "gpt2"])
+def test_a_policy_in_training_scores_what_it_drew_without_dropout(name):
+    fields = {"dropout": 0.5} if name == "grids" else {}
+    policy, prompts = make(name, **fields), some_prompts()
+    ids, mask, before = draw(policy, prompts)
     policy.train()
-    assert_close(draw(policy, prompts)[2].logprobs, before.logprobs)
-    assert policy.training
-    assert policy.actor.model.blocks[0].training
+    again = draw(policy, prompts)[2]
+    assert torch.equal(again.ids, before.ids)
+    assert policy.training  # before the draw and after it
+    scores = policy(ids, mask, before.ids, before.mask, SampleConfig())
+    assert_close(scores.logprobs, before.logprobs, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        row = torch.tensor([some_prompts()[3]])
+        policy.actor.model.train()  # as a warm start does
+        assert not torch.equal(policy.actor.model(row)[0], policy.actor.model(row)[0])
 
 
 def test_the_programs_are_the_texts_of_what_was_drawn():
@@ -400,20 +409,19 @@ def test_saved_weights_give_the_same_policy(value, tmp_path):
     assert torch.equal(drawn.values, again.values)
 
 
-def test_a_new_critic_is_a_copy_of_the_actor_as_it_is_then():
+def test_a_new_value_is_0_and_its_network_a_copy_of_the_actor_as_it_is_then():
     policy = make("grids", value="network")
     assert not torch.equal(policy.critic.model.head.weight, policy.actor.model.head.weight)  # stirred apart
-    policy.reset_critic()
+    before = [*policy.parameters()]
+    policy.reset_value()
+    assert all(ours is theirs for ours, theirs in zip(policy.parameters(), before))  # in place
     for ours, copied in zip(policy.actor.parameters(), policy.critic.parameters()):
         assert torch.equal(ours, copied)
         assert ours is not copied
+    assert not policy.value.weight.any()
+    assert not policy.value.bias.any()
     head = make("grids")
-    weights = copy.deepcopy(head.state_dict())
-    head.reset_critic()
-    assert all(torch.equal(one, weights[name]) for name, one in head.state_dict().items())
-
-
-def test_prompts_are_padded_on_the_left():
-    ids, mask = pad_left([[5, 6, 7], [8]], 0)
-    assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    weights = copy.deepcopy(head.actor.state_dict())
+    head.reset_value()
+    assert all(torch.equal(one, weights[name]) for name, one in head.actor.state_dict().items())
+    assert not head.value.weight.any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch.distributions import Categorical, kl_divergence
 
 from utils.models.blocks import TransformerConfig
@@ -16,12 +17,11 @@ from utils.models.transformer import GPT
 from utils.rl.advantages import trajectories_of
 from utils.rl.buffer import Trajectories
 from utils.rl.config import PPOConfig
-from utils.rl.policy import CodePolicy, SampleConfig
+from utils.rl.policy import CodePolicy
 from utils.rl.ppo import (
     KLController,
     clipped_surrogate,
     clipped_value_loss,
-    entropy_bonus,
     explained_variance,
     gae,
     kl_k3,
@@ -34,6 +34,7 @@ from utils.rl.ppo import (
 from utils.rl.reference import reference_of
 from utils.rl.reward import Scored
 from utils.rl.rollout import Rollout
+from utils.rl.sampling import SampleConfig
 from utils.training.fit import NonFiniteError
 from utils.training.optim import make_optimizer
 
@@ -224,7 +225,6 @@ def test_the_losses_and_their_gradients_are_those_of_torchrl(seed, oracle):
     logprobs = chosen(actor, features, actions).masked_fill(~mask, -math.inf)
     policy = clipped_surrogate(logprobs, old.masked_fill(~mask, -math.inf), padded(advantages), mask, CLIP)
     value = clipped_value_loss(values, padded(old_values), padded(returns), mask, CLIP)
-    entropy = entropy_bonus(actor(features), mask)
     assert 0 < policy.clip_fraction < 1
     assert 0 < value.clip_fraction < 1
 
@@ -242,7 +242,6 @@ def test_the_losses_and_their_gradients_are_those_of_torchrl(seed, oracle):
         (policy.clip_fraction, expected["clip_fraction"]),
         (value.loss, expected["loss_critic"]),
         (value.clip_fraction, expected["value_clip_fraction"]),
-        (-0.01 * entropy, expected["loss_entropy"]),
     ]
     for ours, theirs in pairs:
         torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=0, atol=1e-6)
@@ -310,7 +309,6 @@ def test_parts_of_a_batch_that_know_its_count_add_up_to_the_whole():
             (
                 *clipped_surrogate(logprobs[rows], old[rows], advantages[rows], mask[rows], CLIP, count=count),
                 *clipped_value_loss(values[rows], 0 * values[rows], returns[rows], mask[rows], CLIP, count=count),
-                entropy_bonus(logits[rows], mask[rows], count=count),
             )
         )
 
@@ -322,20 +320,6 @@ def test_without_a_clip_the_value_loss_is_half_the_mean_square():
     found = clipped_value_loss(values, draws(2, 3, 5), returns, mask, None)
     torch.testing.assert_close(found.loss, 0.5 * torch.nn.functional.mse_loss(values[mask], returns[mask]))
     assert found.clip_fraction.item() == 0
-
-
-def test_entropy_is_that_of_torch_distributions_and_banned_tokens_get_no_gradient():
-    logits, mask = draws(0, 3, 5, 7), lengths_mask(5, 2, 4)
-    kept = Categorical(logits=logits[..., :5]).entropy()[mask].mean()
-    logits[..., 5:] = -math.inf
-    logits[~mask] = -math.inf
-    logits.requires_grad_()
-    found = entropy_bonus(logits, mask)
-    torch.testing.assert_close(found, kept)
-    found.backward()
-    assert logits.grad.isfinite().all()
-    assert (logits.grad[..., 5:] == 0).all()
-    assert (logits.grad[~mask] == 0).all()
 
 
 def test_padding_of_any_content_leaves_losses_and_gradients_alone():
@@ -452,8 +436,66 @@ def test_one_minibatch_takes_the_step_of_the_loss_written_out():
         "value_clip_fraction": ((new - old).abs() > 0.2).float().mean(),
     }  # fmt: skip
     assert told == pytest.approx(
-        {**{k: v.item() for k, v in expected.items()}, "minibatches": 1, "early_stop": 0}, rel=1e-4
+        {**{k: v.item() for k, v in expected.items()}, "minibatches": 1, "skipped": 0, "early_stop": 0}, rel=1e-4
     )
+
+
+def gradients_of_a_minibatch(micro, prompts=7):
+    """The gradient before it is clipped, the step taken, and what was told, by parts of `micro` prompts."""
+    policy = arms_policy(0)
+    batch = lesson(policy, prompts=prompts)
+    config = PPOConfig(
+        prompts=prompts, samples=4, minibatches=1, epochs=1, entropy_weight=0.2, stop_kl=None, max_grad_norm=1e9,
+        micro_batch_prompts=micro,
+    )  # fmt: skip
+    read, found = [], {}
+    policy.register_forward_pre_hook(lambda _, given: read.append(len(given[0])))
+    wrapped = FABRIC.setup(policy, torch.optim.SGD(policy.parameters(), lr=0.1))
+    wrapped[1].register_step_pre_hook(
+        lambda *_: found.update({name: one.grad.clone() for name, one in policy.named_parameters()})
+    )
+    told = optimise(*wrapped, batch, config, fabric=FABRIC, generator=torch.Generator())
+    return read, found, policy.state_dict(), told
+
+
+@pytest.mark.parametrize(("micro", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (50, [7])])
+def test_gradients_of_a_minibatch_do_not_depend_on_the_parts_it_is_read_in(micro, sizes):
+    """Answers are 1 to 3 tokens long, so means over parts of as many prompts would weigh tokens unlike."""
+    _, whole, weights, expected = gradients_of_a_minibatch(None)
+    read, found, after, told = gradients_of_a_minibatch(micro)
+    assert read == sizes
+    for name, one in whole.items():
+        torch.testing.assert_close(found[name], one, rtol=0, atol=1e-6, msg=name)
+    assert max(one.abs().max() for one in whole.values()) > 1e-2
+    torch.testing.assert_close(after, weights, rtol=0, atol=1e-6)
+    assert told == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_minibatch_that_is_too_far_away_is_not_learned_from_in_any_parts():
+    policy = arms_policy(0)
+    batch, before = lesson(policy), {name: one.clone() for name, one in policy.state_dict().items()}
+    config = PPOConfig(prompts=8, samples=4, minibatches=2, stop_kl=1e-6, micro_batch_prompts=1)
+    wrapped = FABRIC.setup(policy, torch.optim.SGD(policy.parameters(), lr=0.1))
+    told = optimise(*wrapped, batch, config, fabric=FABRIC, generator=torch.Generator())
+    assert (told["minibatches"], told["early_stop"]) == (0, 1)
+    torch.testing.assert_close(policy.state_dict(), before, rtol=0, atol=0)
+    assert all(one.grad is None for one in policy.parameters())
+
+
+def test_minibatches_that_the_scaler_of_fp16_refuses_are_not_counted_as_learned():
+    policy = arms_policy(0)
+    # The first minibatch's gradient is infinite; the scale falls from 2^10 to 1, and the others' are not.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6, backoff_factor=2.0**-10)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    wrapped = fabric.setup(policy, torch.optim.SGD(policy.parameters(), lr=0.1))
+    batch, steps = lesson(policy), []
+    policy.value.bias.register_hook(lambda gradient: gradient * torch.inf if scaler.get_scale() > 1 else gradient)
+    wrapped[1].register_step_post_hook(lambda *_: steps.append(scaler.get_scale()))
+    config = PPOConfig(prompts=8, samples=4, minibatches=4, epochs=1, stop_kl=None)
+    told = optimise(*wrapped, batch, config, fabric=fabric, generator=torch.Generator())
+    assert (told["minibatches"], told["skipped"]) == (3, 1)
+    assert len(steps) == 3
+    assert math.isfinite(told["grad_norm"])
 
 
 def test_each_pass_goes_over_every_prompt_once_in_another_order():
@@ -528,7 +570,6 @@ def test_of_two_arms_the_better_one_is_drawn_with_probability_above_095_within_6
             lambda: penalised_rewards(torch.zeros(2), *[torch.zeros(2, 3)] * 2, lengths_mask(3, 0), 0.1),
             "without any real token",
         ),
-        (lambda: entropy_bonus(torch.zeros(2, 4, 5), every(2, 3)), r"expected \(2, 3, 'V'\)"),
         (lambda: KLController(0.1, target=1.0).update(math.inf, 1), "a KL of inf"),
         (lambda: KLController(0.1, target=1.0, horizon=10).update(1.0, 50), "raise the horizon"),
         (lambda: KLController(-0.1), "coefficient of at least 0"),

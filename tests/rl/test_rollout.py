@@ -7,9 +7,10 @@ from lightning_fabric import Fabric
 
 from utils.models.blocks import TransformerConfig
 from utils.models.transformer import GPT
-from utils.rl.policy import CodePolicy, SampleConfig
+from utils.rl.policy import CodePolicy
 from utils.rl.reward import RewardConfig, normalise
 from utils.rl.rollout import collect, judge
+from utils.rl.sampling import SampleConfig
 from utils.rl.sandbox import Sandbox
 from utils.rl.vocabulary import PieceTokenizer
 
@@ -55,10 +56,10 @@ def read(text):
     return f"def solve(grid):\n    return {text}(grid)\n"
 
 
-def rollout_of(policy, problems, sandbox, seed=0, samples=8, **reward):
+def rollout_of(policy, problems, sandbox, seed=0, samples=8, at_once=None, **reward):
     return collect(
         policy, problems, samples, SAMPLE, read=read, sandbox=sandbox, reward=RewardConfig(**reward), fabric=FABRIC,
-        seed=seed,
+        seed=seed, at_once=at_once,
     )  # fmt: skip
 
 
@@ -79,6 +80,26 @@ def test_programs_lie_beside_their_tasks_and_earn_what_they_deserve(policy, flip
     assert rollout.restarts == 0
 
 
+@pytest.mark.parametrize(("at_once", "sizes"), [(None, [6]), (48, [6]), (20, [2, 2, 2]), (39, [4, 2]), (3, [1] * 6)])
+def test_programs_drawn_a_few_tasks_at_a_time_lie_beside_their_tasks(
+    policy, flip_problems, open_sandbox, at_once, sizes, monkeypatch
+):
+    drawn, sample = [], policy.sample
+    monkeypatch.setattr(policy, "sample", lambda prompts, *rest: drawn.append(len(prompts)) or sample(prompts, *rest))
+    problems = flip_problems[::-1]  # the longest prompt first
+    rollout = rollout_of(policy, problems, open_sandbox, at_once=at_once)
+    assert drawn == sizes
+    whole = rollout.responses
+    with torch.no_grad():  # each program is one that the policy draws for the prompt it lies beside
+        scores = policy(rollout.prompts, rollout.prompt_mask, whole.ids, whole.mask, SAMPLE)
+    torch.testing.assert_close(scores.logprobs, whole.logprobs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores.values, whole.values, rtol=0, atol=1e-5)
+    for program, one, ended in zip(rollout.programs, rollout.scored, whole.finished.tolist()):
+        assert (one.passed == 1) == (program == RIGHT and ended)
+    if len(sizes) == 1:
+        assert torch.equal(whole.ids, rollout_of(policy, problems, open_sandbox).responses.ids)
+
+
 def test_equal_seeds_draw_equal_programs_and_leave_every_other_generator_alone(policy, flip_problems, open_sandbox):
     before = torch.get_rng_state()
     first, again, other = (rollout_of(policy, flip_problems, open_sandbox, seed=seed) for seed in (3, 3, 4))
@@ -97,13 +118,13 @@ def test_what_is_cut_off_is_not_run_and_equal_programs_run_once_a_task(flip_prob
     assert [job.program for job in listening.jobs] == [RIGHT, WRONG, RIGHT]
 
 
-def test_no_output_of_a_task_and_no_shown_pair_goes_into_the_sandbox(policy, flip_problems, listening):
+def test_inputs_alone_go_into_the_sandbox_and_no_output_of_a_task(policy, flip_problems, listening):
     rollout_of(policy, flip_problems, listening, samples=2)
-    inputs = {pair.input.tobytes() for problem in flip_problems for pair in problem.task.test}
-    given = [grid for job in listening.jobs for grid in job.inputs]
-    assert {np.asarray(grid, np.uint8).tobytes() for grid in given} <= inputs
-    outputs = {pair.output.tobytes() for problem in flip_problems for pair in problem.task.test}
-    assert not outputs & inputs
+    pairs = [pair for problem in flip_problems for pair in (*problem.task.test, *problem.task.train)]
+    inputs, outputs = ({getattr(pair, side).tobytes() for pair in pairs} for side in ("input", "output"))
+    given = {np.asarray(grid, np.uint8).tobytes() for job in listening.jobs for grid in job.inputs}
+    assert given <= inputs
+    assert len(given & outputs) == 1  # a grid that is its own mirror image
 
 
 def test_rewards_are_normalised_task_by_task_where_the_reward_says_so(policy, flip_problems, open_sandbox):

@@ -38,10 +38,12 @@ def test_the_card_has_a_row_an_evaluation(before, after):
     random = Evaluation("random", [Record("t0", 1, True, 4, 1, None, "p", 1.0, 1, 4, {"solved": 4})], (1, 2), 100)
     card = metric_card({"before": before, "after": after, "random": random})
     assert list(card.index) == ["before", "after", "random"]
-    assert list(card.columns) == ["pass@1", "greedy", "pass@2", "tasks solved"]
+    assert list(card.columns) == ["pass@1", "greedy", "pass@2", "tasks solved by any program"]
     assert card.loc["after", "pass@1"].startswith("50.0% (")  # (4 + 1 + 0 + 3) / 16
     assert card.loc["random", "greedy"] == "–"
-    assert list(card["tasks solved"]) == ["2 of 4", "3 of 4", "1 of 1"]
+    assert list(card["tasks solved by any program"]) == [
+        "2 of 4 (of 5 each)", "3 of 4 (of 5 each)", "1 of 1 (of 4 each)",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="at least one"):
         metric_card({})
 

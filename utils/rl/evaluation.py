@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.rl.estimates import Estimate, bootstrap, pass_at_k
-from utils.rl.reward import FAULTS, TRICKS, Scored
+from utils.rl.reward import FAULTS, Scored
+from utils.rl.tricks import TRICKS
 
 if TYPE_CHECKING:
     import pandas
@@ -115,17 +116,28 @@ class Evaluation:
 
     @property
     def counts(self) -> dict[str, int]:
-        """tasks; programs drawn, those that solve their task, different ones; tasks that some program solves (the
-        greedy one included), and that the greedy one solves."""
+        """tasks; programs drawn, those that solve their task, different ones; tasks solved by any of `programs_a_task`
+        programs, the greedy one among them; tasks that the greedy one solves."""
         greedy = [one.greedy for one in self.records if one.greedy is not None]
         return {
             "tasks": len(self.records),
             "programs": sum(one.samples for one in self.records),
             "correct": sum(one.correct for one in self.records),
             "distinct": sum(one.distinct for one in self.records),
-            "tasks_solved": sum(one.passed == 1 for one in self.records),
-            **({"tasks_solved_greedily": sum(greedy)} if greedy else {}),
+            "programs_a_task": self.programs_a_task,
+            "tasks_solved_by_any_program": self.solved_by_any,
+            **({"tasks_solved_by_greedy": sum(greedy)} if greedy else {}),
         }
+
+    @property
+    def programs_a_task(self) -> int:
+        """Programs that a task was tried with: those drawn, and the greedy one where there is one."""
+        return self.records[0].samples + (self.records[0].greedy is not None)
+
+    @property
+    def solved_by_any(self) -> int:
+        """Tasks solved by any of those programs: the best is chosen by the hidden pairs, so it is no one's score."""
+        return sum(one.passed == 1 for one in self.records)
 
     @property
     def tasks(self) -> pandas.DataFrame:

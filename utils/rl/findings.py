@@ -1,6 +1,6 @@
 """What is to be said of a judged run: checks with a status and a reason, which a `Report` shows and saves as HTML.
 
-Leaves out the judging (`rl.report`) and the figures' drawing.
+Leaves out the judging (`rl.judgement`) and the figures' drawing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import pandas
 from utils.core.check import Check, Report, Status
 from utils.rl.estimates import Estimate
 from utils.rl.evaluation import Evaluation, paired, spread
-from utils.rl.reward import TRICKS
 from utils.rl.tables import ending_table, metric_card, part_table, points
+from utils.rl.tricks import TRICKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from utils.rl.judgement import Judgement
     from utils.rl.recipes import Trained
-    from utils.rl.report import Judgement
     from utils.rl.sandbox import Sandbox
 
 MANY_TRICKS, MANY_CUT = 0.01, 0.05  # shares of programs above which there is something to look at
@@ -120,17 +120,17 @@ def course(trained: Trained, figure: Figure | None) -> Check:
     best, last = int(rates.idxmax()), int(rates.index[-1])
     text = f"Validation pass@1 was best at update {best:,} of {last:,}: {rates.max():.1%}, from {rates.iloc[0]:.1%}."
     rising = best == last and len(rates) > 1
-    return Check(
-        "Course", "warn" if rising else "pass", text + (" It may rise further: raise ppo.updates." if rising else ""),
-        figure=figure, critical=False,
-    )  # fmt: skip
+    if rising:
+        goes_on = trained.recipe.ppo.schedule == "constant"
+        text += " It may rise further: raise ppo.updates, " + ("and the run goes on." if goes_on else "in a new run.")
+    return Check("Course", "warn" if rising else "pass", text, figure=figure, critical=False)
 
 
 def arc(found: Judgement) -> Check:
     """Real ARC tasks, on which nothing was trained."""
     if not found.arc:
         return Check("Real ARC tasks", "skip", found.arc_sentence)
-    solved = any(one.counts["tasks_solved"] for one in found.arc.values())
+    solved = any(one.solved_by_any for one in found.arc.values())
     return Check(
         "Real ARC tasks", "pass" if solved else "warn", found.arc_sentence, metric_card(found.arc), critical=False
     )

@@ -1,10 +1,9 @@
-"""The PPO loop: rollout, passes over it, evaluation, checkpoints; resumed exactly.
+"""The PPO loop: updates, evaluation, checkpoints; resumed exactly.
 
 `train_ppo` goes on until the last update, through any number of interruptions: called again on the same run it takes up
-the newest sound checkpoint, and the updates that follow are those of a run that never stopped. What an update draws is
-a function of the seed, its number and the process. One thing is left to the clock: a program that takes about as long
-as the sandbox allows may end in time once and be stopped another time, and then the rewards differ, and all that
-follows from them. Leaves out the arithmetic (`rl.ppo`), the drawing (`rl.rollout`) and what a checkpoint holds
+the newest sound checkpoint, and the updates that follow are those of a run that never stopped. One thing is left to the
+clock: a program that takes about as long as the sandbox allows may end in time once and be stopped another time, and
+then the rewards differ, and all that follows from them. Leaves out the update (`rl.update`) and what a checkpoint holds
 (`rl.state`).
 """
 
@@ -12,41 +11,34 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
-from torch import nn
 
 from utils.core import repro
 from utils.core.device import Compute, choose, keep_freed_memory, make_fabric
 from utils.core.run import Run, RunError
 from utils.core.tracking import Tracking
-from utils.rl import ppo
-from utils.rl.advantages import trajectories_of
-from utils.rl.buffer import Trajectories
 from utils.rl.config import PPOConfig
 from utils.rl.curriculum import Curriculum
-from utils.rl.episodes import episodes_of
+from utils.rl.evaluate import pass_rates
+from utils.rl.game import Game
 from utils.rl.policy import CodePolicy
-from utils.rl.reward import RewardConfig
-from utils.rl.rollout import Problem, collect
-from utils.rl.sandbox import Sandbox
-from utils.rl.solve import pass_rates
-from utils.rl.state import PPOState, Progress, keep_reference
+from utils.rl.ppo import KLController
+from utils.rl.reference import Reference, keep_reference
+from utils.rl.state import PPOState, Progress
+from utils.rl.update import summed, update
 from utils.training.callbacks import Interrupts, progress_bar
 from utils.training.fit import NonFiniteError
-from utils.training.optim import learning_rate, make_optimizer
+from utils.training.optim import make_optimizer
 from utils.training.saver import Saver
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+__all__ = ["Game", "Result", "train_ppo"]
 log = logging.getLogger(__name__)
-DRAWS, SHUFFLE, ORDER = range(3)  # what the seeds of an update are for
+COMPLETE = "complete after"
 
 
 @dataclass
@@ -71,23 +63,9 @@ class Result:
         return f"<p>{self}</p>"
 
 
-@dataclass(frozen=True)
-class Game:
-    """What the policy plays against: problems, how its texts are read as programs, where they run, what they earn."""
-
-    train: Sequence[Problem]
-    validation: Sequence[Problem]
-    read: Callable[[str], str]
-    sandbox: Sandbox
-    """open; each process has its own"""
-    reward: RewardConfig
-    fingerprint: str
-    """of the problems"""
-
-
 def train_ppo(
     policy: CodePolicy,
-    reference: nn.Module,
+    reference: Reference,
     game: Game,
     run: Run,
     config: PPOConfig,
@@ -98,8 +76,10 @@ def train_ppo(
     """Train `policy` in place until `config` says it is done, or take up where `run` stopped.
 
     `reference` is what the KL penalty holds it to (`rl.reference`); a run that is taken up puts into it the weights
-    that it had at first. `watch(update)` gives a text to print after each evaluation. Raises `NonFiniteError` before a
-    step that would spoil the weights, and `RunError` where the run was trained with other settings or other tasks.
+    that it had at first. A fresh run of a policy that was trained before begins with the weights that are in the
+    reference, as the first one did. `watch(update)` gives a text to print after each evaluation. Raises
+    `NonFiniteError` before a step that would spoil the weights, and `RunError` where the run was trained with other
+    settings or other tasks, or for more updates than `config` asks for.
     """
     compute = choose(config.device, config.precision)
     fabric = fabric or make_fabric(compute)
@@ -110,7 +90,11 @@ def train_ppo(
         interrupts = stack.enter_context(Interrupts())
         newest = session.saver.newest()
         if newest is not None:
-            session.state.restore(newest.load())
+            session.take_up(newest.load())
+        elif policy.start:
+            log.info("The policy was trained before: it begins again with the weights that it was trained from.")
+            policy.start[0].put_back()
+        policy.start = policy.start or (session.reference,)
         session.weights_update = session.progress.update
         if session.progress.finished:
             log.info("%s is done (%s): nothing is trained again.", run.path.name, session.progress.finished)
@@ -118,6 +102,7 @@ def train_ppo(
             session.train(watch, interrupts, stack, fresh=newest is None)
         if session.progress.finished:
             session.keep_best_weights()
+        session.saver.settle(done=bool(session.progress.finished))
         fabric.barrier()  # the first process may still be writing
     interrupts.deliver()
     return Result(run, session.progress, session.weights_update, session.validation)
@@ -129,7 +114,7 @@ class _Session:
     def __init__(
         self,
         policy: CodePolicy,
-        reference: nn.Module,
+        reference: Reference,
         game: Game,
         run: Run,
         config: PPOConfig,
@@ -151,21 +136,29 @@ class _Session:
         repro.seed_everything(config.seed + fabric.global_rank)
         optimizer = make_optimizer(policy, config, compute.device, compute.precision)
         # The wrapped pair takes the training steps; sampling, evaluation and checkpoints use the policy itself.
-        self.train_policy, self.train_optimizer = fabric.setup(policy, optimizer)
+        self.learner = fabric.setup(policy, optimizer)
         self.reference = reference.to(fabric.device)
         self.state = PPOState(
             policy, optimizer, fabric, config, game, Curriculum([one.level for one in game.train], seed=config.seed),
-            ppo.KLController(config.kl_coefficient, config.kl_target),
+            KLController(config.kl_coefficient, config.kl_target),
         )  # fmt: skip
 
     @property
     def progress(self) -> Progress:
         return self.state.progress
 
-    def seed(self, purpose: int) -> int:
-        """A seed for one purpose of the update under way, in this process."""
-        entropy = (self.config.seed, purpose, self.progress.update, self.fabric.global_rank)
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    def take_up(self, state: dict) -> None:
+        """Go on from a checkpoint; from that of a run that was complete, where `config` asks for more updates."""
+        self.state.restore(state)
+        progress, asked = self.progress, self.config.updates
+        if progress.update > asked:
+            raise RunError(
+                f"{self.run.path.name} was trained for {progress.update} updates, and ppo.updates is {asked}. Raise it"
+                f" to at least {progress.update}, or start a new run (resume=never)."
+            )
+        if progress.finished.startswith(COMPLETE) and progress.update < asked:
+            log.info("%s goes on: %s, and ppo.updates is %d.", self.run.path.name, progress.finished, asked)
+            progress.finished = ""
 
     # Training
 
@@ -177,31 +170,33 @@ class _Session:
         *,
         fresh: bool,
     ) -> None:
-        """Update until the end or an interrupt. A fresh run is evaluated and saved as it is first."""
+        """Update until the end or an interrupt. A fresh run is evaluated and saved as it is first, and so is one that
+        stands where it is now to end."""
         config, progress, main = self.config, self.progress, self.fabric.is_global_zero
         keep_reference(self.reference, self.run, self.fabric, fresh=fresh)
         tracking = None
         if main:
             self.run.begin_session(
-                progress.update, seed=config.seed, device=str(self.compute.device), precision=self.compute.precision,
-                processes=self.fabric.world_size, sandbox=self.game.sandbox.levels,
+                progress.update, seed=config.seed, updates=config.updates, device=str(self.compute.device),
+                precision=self.compute.precision, processes=self.fabric.world_size, sandbox=self.game.sandbox.levels,
             )  # fmt: skip
             tracking = stack.enter_context(Tracking(self.run, config.trackers))
             log.info("%s from update %d of %d on %s", self.run.path.name, progress.update, config.updates, self.compute)
         bar = stack.enter_context(
             contextlib.closing(progress_bar(config.updates, progress.update, unit="update", disable=not main))
         )
-        if fresh:
+        ended = progress.update == config.updates
+        if fresh or ended:
             self._evaluate(tracking)
-            if not config.updates:
-                progress.finished = "complete after 0 updates"
+            if ended:
+                progress.finished = f"{COMPLETE} {progress.update} updates"
             self._checkpoint(wanted=True, final=bool(progress.finished))
-        self.train_policy.train()
+        self.learner[0].train()
         while not progress.finished:
             metrics = self._update()
             last = progress.update == config.updates
             if last:
-                progress.finished = f"complete after {progress.update} updates"
+                progress.finished = f"{COMPLETE} {progress.update} updates"
             if main and (progress.update % config.log_every == 0 or last):
                 tracking.log(progress.update, {f"train/{name}": value for name, value in metrics.items()})
                 bar.set_postfix_str(self._postfix(metrics), refresh=False)
@@ -211,7 +206,7 @@ class _Session:
             if judged and main and watch:
                 with repro.preserved_rng():
                     bar.write(f"update {progress.update}: {watch(progress.update)}")
-            (told,) = self._sum(float(interrupts.received is not None))
+            (told,) = summed(self.fabric, float(interrupts.received is not None))
             stop = told > 0  # any process was
             self._checkpoint(wanted=improved, final=stop or bool(progress.finished))
             if stop and main and not progress.finished:
@@ -220,65 +215,12 @@ class _Session:
                 break
 
     def _update(self) -> dict[str, float]:
-        """One rollout and the passes over it (algorithm 1). Returns what there is to log."""
-        config, progress, state, fabric = self.config, self.progress, self.state, self.fabric
-        begun = time.perf_counter()
-        shares = state.curriculum.shares()
-        drawn = state.curriculum.draw(config.prompts, step=progress.update)
-        problems = [self.game.train[at] for at in drawn[fabric.global_rank :: fabric.world_size]]
-        rollout = collect(
-            self.policy, problems, config.samples, config.sample, read=self.game.read, sandbox=self.game.sandbox,
-            reward=self.game.reward, fabric=fabric, seed=self.seed(DRAWS),
-        )  # fmt: skip
-        episodes = episodes_of(rollout, fabric)
-        trajectories, told = trajectories_of(
-            rollout, self.policy, self.reference, config, coefficient=state.controller.coefficient, fabric=fabric,
-            seed=self.seed(SHUFFLE), exact=self.compute.precision == "fp32",
-        )  # fmt: skip
-        collected = time.perf_counter()
-        rate = learning_rate(progress.update, config.updates, config)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        metrics = {**episodes.metrics(), **told, **self._passes(trajectories)}
-        metrics |= {"lr": rate, "kl_coefficient": state.controller.coefficient}
-        state.controller = state.controller.update(told["kl"], len(episodes.scored))
-        state.curriculum.update(episodes.levels, episodes.passed.mean(1))
-        progress.update += 1
-        progress.episodes += len(episodes.scored)
-        self.weights_update = progress.update
-        speed, restarts = self._sum(len(rollout.programs) / rollout.judge_seconds, rollout.restarts)
-        return {
-            **metrics,
-            "episodes": progress.episodes,
-            **{f"level{name}/share": share for name, share in shares.items()},
-            "programs_per_second": speed,
-            "sandbox_restarts": restarts,
-            "rollout_seconds": collected - begun,
-            "passes_seconds": time.perf_counter() - collected,
-        }
-
-    def _passes(self, trajectories: Trajectories) -> dict[str, float]:
-        update = self.progress.update + 1
         try:
-            told = ppo.optimise(
-                self.train_policy, self.train_optimizer, trajectories, self.config, fabric=self.fabric,
-                generator=torch.Generator().manual_seed(self.seed(ORDER)),
-            )  # fmt: skip
+            metrics = update(self.state, self.learner, self.reference, exact=self.compute.precision == "fp32")
         except NonFiniteError as error:
-            raise NonFiniteError(
-                f"Update {update} of {self.run.path.name} stopped: {error}. The weights are as that minibatch found"
-                " them; the same train_ppo again starts from the newest checkpoint. A lower ppo.lr or fp32 often helps."
-            ) from None
-        if not told["minibatches"]:
-            log.warning(
-                "Update %d learned nothing: its first minibatch is %.3f nats a token from the policy that drew it, more"
-                " than ppo.stop_kl. Raise it, or take dropout or rounding (fp32) away.", update, told["approx_kl"],
-            )  # fmt: skip
-        return told
-
-    def _sum(self, *values: float) -> list[float]:
-        """Each value summed over the processes."""
-        return self.fabric.all_reduce(torch.tensor(values, device=self.fabric.device), reduce_op="sum").tolist()
+            raise NonFiniteError(f"{self.run.path.name}: {error}") from None
+        self.weights_update = self.progress.update
+        return metrics
 
     def _postfix(self, metrics: dict[str, float]) -> str:
         best = f" | best val {self.progress.best:.1%}" if self.progress.best >= 0 else ""
@@ -291,7 +233,7 @@ class _Session:
         config, progress = self.config, self.progress
         self.validation = pass_rates(
             self.policy, self.game.validation[: config.eval_tasks], config.eval_samples, config.sample, game=self.game,
-            fabric=self.fabric, seed=config.seed,
+            fabric=self.fabric, seed=config.seed, at_once=config.sample_batch,
         )  # fmt: skip
         self.evaluated_at = progress.update
         if tracking is not None:
@@ -308,10 +250,10 @@ class _Session:
 
     def _checkpoint(self, wanted: bool, final: bool) -> None:
         """Write one where it is wanted or due."""
-        update = self.progress.update
-        if self.saver.due(update, wanted=wanted or final):
-            metric = -self.validation["pass@1"] if self.evaluated_at == update else None
-            self.saver.save(update, self.state.capture(), metric, final=final)
+        number = self.progress.update
+        if self.saver.due(number, wanted=wanted or final):
+            metric = -self.validation["pass@1"] if self.evaluated_at == number else None
+            self.saver.save(number, self.state.capture(), metric, final=final)
 
     def keep_best_weights(self) -> None:
         """Leave the weights of the best evaluation in the policy, if the config says so."""

@@ -13,6 +13,7 @@ from utils.core.config import Config
 from utils.models.blocks import TransformerConfig
 from utils.models.build import seeded
 from utils.models.transformer import GPT
+from utils.rl.backbone import recomputing
 from utils.rl.policy import CodePolicy
 from utils.rl.pretrained import load_hub, load_smollm2
 from utils.rl.quantise import memory, quantise
@@ -42,8 +43,6 @@ class LoraConfig(Config):
     """rank of an adapter"""
     alpha: float = Field(32.0, gt=0)
     """an adapter's output counts alpha / rank times"""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """dropped share of an adapter's input; PPO's ratio is not 1 at the first minibatch unless it is 0"""
     targets: tuple[str, ...] | None = None
     """ends of the names of the linear layers that get one, such as q_proj; None: all but the output head"""
 
@@ -105,6 +104,7 @@ def build_policy(config: PolicyConfig, *, names: Iterable[str] = (), seed: int) 
             adapt(model, config.lora)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+            _still(model)
         policy = CodePolicy(model, tokenizer, value=config.value)
     if config.kind != "tiny":
         policy.register_state_dict_post_hook(_leave_out_frozen)
@@ -166,8 +166,19 @@ def adapt(model: nn.Module, config: LoraConfig) -> None:
     if not chosen:
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         raise ValueError(f"lora.targets {', '.join(ends)} are no linear layers of the model; it has {known}.")
-    options = {"lora_alpha": config.alpha, "lora_dropout": config.dropout, "fan_in_fan_out": linear[chosen[0]]}
+    options = {"lora_alpha": config.alpha, "fan_in_fan_out": linear[chosen[0]]}
     peft.inject_adapter_in_model(peft.LoraConfig(r=config.rank, target_modules=chosen, **options), model)
+
+
+def _still(model: nn.Module) -> None:
+    """No dropout in blocks that compute their activations again: they are in training where all else is not.
+
+    Some drop by a module, which is never in training (`CodePolicy.train`), and some by a number of theirs.
+    """
+    for one in (model.config, model.config.get_text_config(), *recomputing(model)):
+        for name, value in list(vars(one).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(one, name, 0.0)
 
 
 def _trained(policy: nn.Module) -> set[str]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from utils.core.config import Config
-from utils.models.generate import filtered
 from utils.models.transformer import GPT
-from utils.rl.backbone import Backbone, backbone_of
+from utils.rl.backbone import Backbone, backbone_of, recomputing
+from utils.rl.sampling import Growing, Responses, SampleConfig, draw, unpacked
+
+if TYPE_CHECKING:
+    from utils.rl.reference import Reference
 
 _NUMBERS = 2**26  # of logits: beyond, rows are scored in parts whose several copies of them are not kept for gradients
 
@@ -36,38 +36,6 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Sequence[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
-
-
-class SampleConfig(Config):
-    """How programs are drawn."""
-
-    max_new_tokens: int = Field(32, ge=1)
-    """tokens of a program, its end included; a longer one is cut off and fails"""
-    temperature: float = Field(1.0, ge=0)
-    """divides the logits; 0 takes the likeliest token (greedy)"""
-    top_k: int | None = Field(None, ge=1)
-    """keep only the k likeliest tokens"""
-    top_p: float | None = Field(None, gt=0, le=1)
-    """keep the fewest likeliest tokens whose probabilities reach p"""
-
-
-@dataclass(frozen=True)
-class Responses:
-    """What was drawn, a row a response; a prompt's n responses lie side by side."""
-
-    ids: Tensor
-    """(N, T), PAD after the end"""
-    mask: Tensor
-    """(N, T) bool, True for the tokens that were drawn, EOS included"""
-    logprobs: Tensor
-    """(N, T), 0 where the mask is False"""
-    values: Tensor
-    """(N, T): the value before each token, 0 where the mask is False"""
-    support: Tensor | None
-    """(N, T, V) bool: what could be drawn, where top-k or top-p left something out"""
-
-    finished: Tensor
-    """(N,) bool: whether the end was drawn before the limit"""
 
 
 class Scores(NamedTuple):
@@ -97,11 +65,27 @@ class CodePolicy(nn.Module):
         banned[list(tokenizer.banned)] = True
         self.register_buffer("banned", banned, persistent=False)
         self.facts: dict[str, str] = {}
+        self.start: tuple[Reference, ...] = ()
+        """what PPO trained it from, once it has; not a part of this module"""
 
-    def reset_critic(self) -> None:
-        """Make the value network, where there is one, a copy of the model as it is now."""
+    def train(self, mode: bool = True) -> CodePolicy:
+        """As of any module, but without dropout: PPO's ratio is 1 before the first step only where a program is scored
+        by the network that drew it. In training, blocks that are told to compute their activations again do so.
+        """
+        super().train(False)
+        self.training = mode
+        for module in recomputing(self):
+            module.training = mode
+        return self
+
+    @torch.no_grad()
+    def reset_value(self) -> None:
+        """Make the value 0, and the value network, where there is one, equal to the model as it is now; in place."""
+        self.value.weight.zero_()
+        self.value.bias.zero_()
         if self.critic is not None:
-            self.critic = _copied(self.actor.model)
+            for ours, theirs in zip(self.critic.parameters(), self.actor.parameters()):
+                ours.copy_(theirs)
 
     def forward(
         self,
@@ -116,7 +100,7 @@ class CodePolicy(nn.Module):
     ) -> Scores:
         """Score responses `ids` (N, T) to `prompts` (P, L), padded on the left, each prompt's N / P side by side.
 
-        values=False leaves the values at 0, and a critic unread.
+        `support` is that of the `Responses`. values=False leaves the values at 0, and a critic unread.
         """
         if config.temperature == 0:
             raise ValueError("temperature 0 draws one token alone and has no log-probabilities; score with another.")
@@ -158,7 +142,7 @@ class CodePolicy(nn.Module):
             return tuple(torch.cat(part) for part in zip(*scored))
         logits = self._allowed(logits).float() / temperature
         if support is not None:
-            logits = logits.masked_fill(~support, float("-inf"))
+            logits = logits.masked_fill(~unpacked(support, logits.shape[-1]), float("-inf"))
         logprobs = logits.log_softmax(-1)
         drawn = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         safe = logprobs.masked_fill(logits.isinf(), 0)  # exp(0) * 0: what cannot be drawn adds nothing
@@ -198,13 +182,13 @@ class CodePolicy(nn.Module):
         caches = [net.repeat(cache, n) for net, cache in zip(nets, caches)]
         read = [tuple(part.repeat_interleave(n, 0) for part in one) for one in read]
         seen = torch.cat((prompt_mask, prompt_mask.new_ones(P, T)), dim=1).repeat_interleave(n, 0)
-        drawn = _Drawn(N, T, self.tokenizer.pad_id, len(self.banned), config, prompts.device)
+        drawn = Growing(N, T, self.tokenizer.pad_id, len(self.banned), config, prompts.device)
         going = torch.ones(N, dtype=torch.bool, device=prompts.device)
         rows = torch.arange(N, device=prompts.device)  # the responses that are still read, M of N
         for place in range(T):
             logits = self._allowed(read[0][0][:, -1]).float()  # (M, V)
-            token, logprob, support = _draw(logits, config, generator)
-            drawn.write(place, rows, going[rows], token, logprob, self._value(read[-1][1][:, -1]), support)
+            token, logprob, cut = draw(logits, config, generator)
+            drawn.write(place, rows, going[rows], token, logprob, self._value(read[-1][1][:, -1]), cut)
             going[rows] &= token != self.tokenizer.eos_id
             left = going.view(P, n).any(1).repeat_interleave(n) if self.actor.together else going
             left = left[rows].nonzero().squeeze(1)  # rows of M that have not ended
@@ -231,52 +215,3 @@ def _copied(model: nn.Module) -> Backbone:
     if not any(one.weight is head.weight for one in copied.modules() if isinstance(one, nn.Embedding)):
         head.requires_grad_(False)
     return backbone_of(copied)
-
-
-def _draw(logits: Tensor, config: SampleConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A token of each row of logits (M, V), its log-probability, both (M,), and what could be drawn, (M, V)."""
-    if config.temperature == 0:
-        token = logits.argmax(-1)
-        return token, torch.zeros_like(logits[:, 0]), ~logits.isinf()
-    logits = filtered(logits, config)
-    logprobs = logits.log_softmax(-1)
-    token = torch.multinomial(logprobs.exp(), 1, generator=generator)
-    return token.squeeze(1), logprobs.gather(-1, token).squeeze(1), ~logits.isinf()
-
-
-class _Drawn:
-    """Responses as they grow."""
-
-    def __init__(self, N: int, T: int, pad: int, V: int, config: SampleConfig, device: torch.device):
-        self.ids = torch.full((N, T), pad, device=device)
-        self.mask = torch.zeros(N, T, dtype=torch.bool, device=device)
-        self.logprobs, self.values = (torch.zeros(N, T, device=device) for _ in "ab")
-        narrowed = config.temperature > 0 and (config.top_k is not None or config.top_p is not None)
-        # True where nothing is drawn, so that no softmax is one of nothing at all, which is NaN.
-        self.support = torch.ones(N, T, V, dtype=torch.bool, device=device) if narrowed else None
-        self.length = 0
-
-    def write(self, place: int, rows: Tensor, going: Tensor, token, logprob, value, support) -> None:
-        """What was drawn for `rows` at this place, of which those that are `going` count."""
-        at = rows[going]
-        self.ids[at, place], self.mask[at, place] = token[going], True
-        self.logprobs[at, place], self.values[at, place] = logprob[going], value[going]
-        if self.support is not None:
-            self.support[at, place] = support[going]
-        self.length = place + 1
-
-    def responses(self, finished: Tensor) -> Responses:
-        parts = (self.ids, self.mask, self.logprobs, self.values)
-        support = None if self.support is None else self.support[:, : self.length]
-        return Responses(*(part[:, : self.length] for part in parts), support, finished)
-
-
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Ids of several lengths as (P, L), padded on the left, and the mask that says so, both int64."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, longest - len(row) :] = torch.as_tensor(row)
-        mask[at, longest - len(row) :] = 1
-    return ids, mask

@@ -220,19 +220,6 @@ def clipped_value_loss(
     return ValueLoss(0.5 * masked_mean(error, mask, count), masked_mean(clipped, mask, count).detach())
 
 
-def entropy_bonus(logits: Tensor, mask: Tensor, *, count: float | Tensor | None = None) -> Tensor:
-    """Mean entropy in nats over real tokens of the distributions with logits (B, T, V): to be weighed and maximised.
-
-    Tokens that cannot be drawn have logits of -inf; they add nothing and get no gradient.
-    """
-    if logits.shape[:-1] != mask.shape:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}; expected {(*mask.shape, 'V')}, as of the mask")
-    real = logits[mask]  # (real tokens, V)
-    logprobs = real.log_softmax(-1, dtype=torch.promote_types(real.dtype, torch.float32))
-    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -math.inf, 0)).sum(-1)  # 0 log 0 = 0
-    return entropy.sum() / (len(entropy) if count is None else count)
-
-
 @torch.no_grad()
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, *, total: Total | None = None) -> Tensor:
     """1 - Var(returns - values) / Var(returns) over real tokens (of all processes): 1 perfect, 0 no better than a
@@ -256,37 +243,57 @@ def optimise(
 
     They end early at a minibatch that shows the policy further away than `config.stop_kl`, which is then not learned
     from. Of several processes each passes over its own prompts; a minibatch is all of theirs, and all are told the
-    same. Returns means over the minibatches read; `minibatches`, how many were learned from; `early_stop`, 1 where the
-    passes ended early. Raises `NonFiniteError` before a step that would spoil the weights.
+    same. Returns means over the minibatches read (`grad_norm`: learned from); `minibatches`, how many were learned
+    from; `skipped`, how many fp16's scaler refused for gradients that overflowed; `early_stop`, 1 where the passes
+    ended early. Raises `NonFiniteError` before a step that would spoil the weights.
     """
     found: dict[str, list[float]] = {}
-    done, stopped = 0, False
-    scaled = bool(fabric.strategy.precision.state_dict())  # fp16: a norm that is infinite is the scaler's to answer
+    done, skipped, stopped = 0, 0, False
+    scaler = getattr(fabric.strategy.precision, "scaler", None)  # fp16: an infinite norm is the scaler's to answer
     for part in (one for _ in range(config.epochs) for one in trajectories.minibatches(config.minibatches, generator)):
-        loss, told = _loss(policy, part, config, fabric)
+        told = _backward(policy, part, config, fabric)
         _check_finite(told, done, optimizer)
         stopped = config.stop_kl is not None and told["approx_kl"] > config.stop_kl
         if not stopped:
-            fabric.backward(loss)
             norm = fabric.clip_gradients(policy, optimizer, max_norm=config.max_grad_norm, error_if_nonfinite=False)
-            told["grad_norm"] = float(norm)
-            if not scaled:
-                _check_finite(told, done, optimizer)
+            if scaler is None:
+                _check_finite({"grad_norm": float(norm)}, done, optimizer)
+            scale = scaler and scaler.get_scale()
             optimizer.step()
-            optimizer.zero_grad()
-            done += 1
+            refused = scaler is not None and scaler.get_scale() < scale
+            done, skipped = done + (not refused), skipped + refused
+            if not refused:
+                told["grad_norm"] = float(norm)
+        optimizer.zero_grad()
         for name, one in told.items():
             found.setdefault(name, []).append(one)
         if stopped:
             break
     means = {name: sum(values) / len(values) for name, values in found.items()}
-    return {**means, "minibatches": float(done), "early_stop": float(stopped)}
+    return {**means, "minibatches": float(done), "skipped": float(skipped), "early_stop": float(stopped)}
 
 
-def _loss(policy, part: Trajectories, config: PPOConfig, fabric: Fabric) -> tuple[Tensor, dict[str, float]]:
-    """The loss of this process's share of a minibatch, and the terms of it over all processes."""
+def _backward(policy: nn.Module, part: Trajectories, config: PPOConfig, fabric: Fabric) -> dict[str, float]:
+    """Gradients of a minibatch's loss, by which this process's share of it is read in parts; its terms, over all.
+
+    Every sum over tokens is divided by the minibatch's number of them, so the gradient does not depend on the parts.
+    """
     tokens = fabric.all_reduce(part.mask.sum().float(), reduce_op="sum")
     count = tokens / fabric.world_size  # processes average their gradients
+    parts = part.micro_batches(config.micro_batch_prompts)
+    sums: dict[str, Tensor] = {}
+    for number, one in enumerate(parts):
+        with fabric.no_backward_sync(policy, enabled=number < len(parts) - 1):
+            loss, told = _loss(policy, one, config, count)
+            fabric.backward(loss)
+        for name, value in told.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().float()
+    values = fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean")
+    return dict(zip(sums, values.tolist()))
+
+
+def _loss(policy, part: Trajectories, config: PPOConfig, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of some answers of a minibatch of `count` tokens, and its terms."""
     scores = policy(part.prompts, part.prompt_mask, part.ids, part.mask, config.sample, part.support)
     surrogate = clipped_surrogate(scores.logprobs, part.logprobs, part.advantages, part.mask, config.clip, count=count)
     value = clipped_value_loss(scores.values, part.values, part.returns, part.mask, config.value_clip, count=count)
@@ -299,9 +306,7 @@ def _loss(policy, part: Trajectories, config: PPOConfig, fabric: Fabric) -> tupl
         "clip_fraction": surrogate.clip_fraction,
         "value_clip_fraction": value.clip_fraction,
     }
-    values = fabric.all_reduce(torch.stack([one.detach().float() for one in told.values()]), reduce_op="mean")
-    loss = surrogate.loss + config.value_weight * value.loss - config.entropy_weight * entropy
-    return loss, dict(zip(told, values.tolist()))
+    return surrogate.loss + config.value_weight * value.loss - config.entropy_weight * entropy, told
 
 
 def _check_finite(told: dict[str, float], done: int, optimizer: torch.optim.Optimizer) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from utils.rl.policy import CodePolicy, SampleConfig, Scores
+from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.run import Run, RunError
+from utils.rl.policy import CodePolicy, Scores
+from utils.rl.sampling import SampleConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Reference(nn.Module):
@@ -50,7 +58,54 @@ class Reference(nn.Module):
         finally:
             policy.train(mode)
 
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the policy the weights that are kept here, and a value as it was before any training, all in place."""
+        (policy,) = self._policy
+        for name, weight in zip(self.names, self.buffers()):
+            policy.get_parameter(name).copy_(weight)
+        policy.reset_value()
+
 
 def reference_of(policy: CodePolicy) -> Reference:
-    """The reference of a policy as it is now. `memory` says what it takes."""
-    return Reference(policy)
+    """The reference of a policy as it is now; of one that PPO has trained since, as it was before that.
+
+    `memory` says what it takes.
+    """
+    return policy.start[0] if policy.start else Reference(policy)
+
+
+def keep_reference(reference: Reference, run: Run, fabric: Fabric, *, fresh: bool) -> None:
+    """Write the reference's weights down with a `fresh` run; put them back, in place, with one that is taken up.
+
+    So every session holds the policy to the same reference, whatever it was made from this time. A collective call.
+    Raises OSError where the disk refuses it, `RunError` where it is gone.
+    """
+    if fresh:
+        if fabric.is_global_zero:
+            kept = _kept(run)
+            kept.folder.mkdir(exist_ok=True)
+            kept.save(0, reference.state_dict())
+        fabric.barrier()
+        return
+    _load(reference, run, fabric.broadcast(_kept(run).last() if fabric.is_global_zero else None))
+
+
+def put_back_start(policy: CodePolicy, run: Run) -> None:
+    """Give a newly built policy the weights that a run of it began with. Raises `RunError` where they are gone."""
+    reference = Reference(policy)
+    _load(reference, run, _kept(run).last())
+    reference.put_back()
+
+
+def _load(reference: Reference, run: Run, saved: Checkpoint | None) -> None:
+    if saved is None:
+        raise RunError(
+            f"{run.path.name} has lost the weights of its reference, {_kept(run).folder}, which it began with. Bring"
+            " the folder back, or start a new run."
+        )
+    reference.load_state_dict(saved.load())
+
+
+def _kept(run: Run) -> Checkpoints:
+    return Checkpoints(run.path / "checkpoints" / "reference", keep_last=1)

@@ -1,30 +1,25 @@
-"""A run judged and reported: results/metrics.json, results/report.html and report.md, from its best weights.
+"""The report of a judged run: results/metrics.json, results/report.html and report.md, from its best weights.
 
-Leaves out how each number comes about (`rl.evaluate`) and what is said of it (`rl.findings`).
+Leaves out the judging (`rl.judgement`) and what is said of it (`rl.findings`).
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas
 
 from utils.arc.tasks import Task
 from utils.core.device import choose, make_fabric
 from utils.core.run import Run
-from utils.rl.baselines import evaluate_baselines
-from utils.rl.estimates import most_likely
-from utils.rl.evaluate import ArcTasks, arc_problems, evaluate_policy
-from utils.rl.evaluation import Evaluation, as_json, paired
 from utils.rl.findings import findings
+from utils.rl.judgement import AFTER, BEFORE, Judgement, judge, start_policy
 from utils.rl.plots import plot_before_after, plot_endings, plot_learning, plot_lengths, plot_levels
-from utils.rl.policy import CodePolicy
-from utils.rl.recipes import Setting, Trained, build, open_trained, warm_start
-from utils.rl.rollout import Problem
+from utils.rl.recipes import Trained, open_trained
 from utils.rl.sandbox import Job, Sandbox
 from utils.rl.tables import change_table, ending_table, metric_card, part_table, solved_and_unsolved
 from utils.rl.task_plots import plot_solution
@@ -32,106 +27,16 @@ from utils.training.report import markdown_table, write_page
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning_fabric import Fabric
     from matplotlib.figure import Figure
 
-BEFORE, AFTER = "before PPO", "after PPO"
-EXAMPLES = ("solved", "unsolved")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Everything that was found: on test tasks before and after PPO and of the baselines, and on real ARC tasks."""
-
-    problems: list[Problem]
-    """the test tasks, as far as they were judged"""
-    before: Evaluation
-    after: Evaluation
-    baselines: dict[str, Evaluation]
-    sandbox: dict[str, str]
-    """ACTIVE, MISSING or NOT NEEDED of every layer that programs ran in"""
-    arc_tasks: ArcTasks | None = None
-    arc: dict[str, Evaluation] | None = None
-    """before and after; None where none was tried"""
-
-    @property
-    def policies(self) -> dict[str, Evaluation]:
-        return {BEFORE: self.before, AFTER: self.after}
-
-    @property
-    def all(self) -> dict[str, Evaluation]:
-        return {**self.policies, **self.baselines}
-
-    @property
-    def arc_sentence(self) -> str:
-        if self.arc_tasks is None:
-            return "No real ARC task was tried: the recipe's evaluation.arc is 0."
-        if not self.arc:
-            return f"No real ARC task was tried: {self.arc_tasks}."
-        counts = [f"{one.counts['tasks_solved']} {name}" for name, one in self.arc.items()]
-        tried = len(self.arc_tasks.problems)
-        text = f"Tried, without any training on them: {self.arc_tasks}. Solved by some program: {', '.join(counts)}."
-        if not any(one.counts["tasks_solved"] for one in self.arc.values()):
-            text += f" With none of {tried} solved, a rate of up to {most_likely(tried):.1%} is not ruled out (95%)."
-        return text
-
-    def content(self) -> dict[str, Any]:
-        """Counts, rates with intervals and differences, as JSON values."""
-        changes = {metric: paired(self.before, self.after, metric) for metric in self.after.metrics}
-        parts = {
-            str(key): {metric: paired(part, self.after.by_seen[key], metric) for metric in part.metrics}
-            for key, part in self.before.by_seen.items()
-        }
-        arc = self.arc_tasks and {
-            "tasks": self.arc_tasks.total,
-            "fitting": self.arc_tasks.fitting,
-            "tried": len(self.arc_tasks.problems),
-            **{name: one.content() for name, one in (self.arc or {}).items()},
-        }
-        return {
-            **{name: one.content() for name, one in self.policies.items()},
-            "baselines": {name: one.content() for name, one in self.baselines.items()},
-            "difference": as_json(changes),
-            "difference_by_seen": as_json(parts),
-            "arc": arc,
-        }
-
-
-def start_policy(setting: Setting, root: Path) -> CodePolicy:
-    """The policy as PPO took it up: with the weights of its warm start under `root`, where the recipe has one."""
-    policy = build(setting.recipe)
-    warm_start(policy, setting, root)
-    return policy
-
-
-def judge(trained: Trained, before: CodePolicy, sandbox: Sandbox, *, fabric: Fabric | None = None) -> Judgement:
-    """Evaluate the policies before and after PPO, and the baselines, on the test tasks; and on real ARC tasks.
-
-    The policies move to `fabric`'s device, whose processes share the tasks; without one, to the recipe's.
-    """
-    recipe, setting = trained.recipe, trained.setting
-    fabric = fabric or make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
-    config, pool = recipe.evaluation, setting.pool
-    problems = list(setting.test[: config.tasks])
-    seen = [example.program in pool.seen for example in pool.test[: config.tasks]]
-    common = {"sandbox": sandbox, "reward": recipe.reward, "config": config}
-    arc_tasks = arc_problems(setting.dialogue, config.arc) if config.arc else None
-    found, arc = {}, {}
-    for name, policy in ((BEFORE, before), (AFTER, trained.policy)):
-        policy.to(fabric.device)
-        how = {**common, "read": setting.dialogue.read, "sample": recipe.ppo.sample, "name": name, "fabric": fabric}
-        found[name] = evaluate_policy(policy, problems, seen=seen, **how)
-        if arc_tasks is not None and arc_tasks.problems:
-            arc[name] = evaluate_policy(policy, arc_tasks.problems, **{**how, "config": config.replace(tasks=None)})
-    baselines = evaluate_baselines(problems, pool.train, seen=seen, fabric=fabric, **common)
-    return Judgement(problems, found[BEFORE], found[AFTER], baselines, sandbox.levels, arc_tasks, arc or None)
+__all__ = ["AFTER", "BEFORE", "finish", "judge", "outputs_of", "plot_examples", "start_policy", "write_report"]
 
 
 def finish(run: Run) -> Path:
     """Judge a trained run and report it; report.md. Several processes share the tasks, the first one writes."""
     trained = open_trained(run.path)
     recipe = trained.recipe
-    before = start_policy(trained.setting, run.path.parent)
+    before = start_policy(trained)
     fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
     with Sandbox(recipe.sandbox, recipe.workers) as sandbox:
         found = judge(trained, before, sandbox, fabric=fabric)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from utils.arc.tasks import Task
-from utils.rl.policy import CodePolicy, Responses, SampleConfig, pad_left
+from utils.rl.policy import CodePolicy
 from utils.rl.reward import RewardConfig, Scored, normalise, score, truncated
+from utils.rl.sampling import Responses, SampleConfig, joined, pad_left
 from utils.rl.sandbox import Job, Sandbox
 
 if TYPE_CHECKING:
@@ -69,17 +70,19 @@ def collect(
     reward: RewardConfig,
     fabric: Fabric,
     seed: int,
+    at_once: int | None = None,
 ) -> Rollout:
     """Draw `samples` programs a problem and score them, normalised within a problem's where `reward` says so.
 
-    `read` makes a program of a response's text. Equal seeds draw equal programs from equal weights.
+    `read` makes a program of a response's text. `at_once` programs are drawn at a time, at least one problem's; None:
+    all of them. Equal seeds draw equal programs from equal weights, so many at a time.
     """
     rows = pad_left([one.prompt for one in problems], policy.tokenizer.pad_id)
     prompts, prompt_mask = (part.to(fabric.device) for part in rows)
     generator = torch.Generator(fabric.device).manual_seed(seed)
     restarts, begun = sandbox.restarts, time.perf_counter()
     with fabric.autocast():
-        responses = policy.sample(prompts, prompt_mask, samples, config, generator)
+        responses = _drawn(policy, prompts, prompt_mask, samples, config, generator, at_once)
     programs, finished = [read(text) for text in policy.programs(responses)], responses.finished.tolist()
     drawn = time.perf_counter()
     numbers = [number for number in range(len(problems)) for _ in range(samples)]
@@ -96,6 +99,21 @@ def collect(
         judge_seconds=judged - drawn,
         restarts=sandbox.restarts - restarts,
     )
+
+
+def _drawn(policy, prompts, prompt_mask, samples, config, generator, at_once: int | None) -> Responses:
+    """Responses to all prompts, drawn for a few at a time: those of like length, so that little is padding."""
+    P, L = prompts.shape
+    size = P if at_once is None else max(1, at_once // samples)
+    if size >= P:
+        return policy.sample(prompts, prompt_mask, samples, config, generator)
+    lengths = prompt_mask.sum(1)
+    parts, order = [], []
+    for some in lengths.argsort(stable=True).split(size):
+        start = L - int(lengths[some].max())
+        parts.append(policy.sample(prompts[some, start:], prompt_mask[some, start:], samples, config, generator))
+        order.append((some[:, None] * samples + torch.arange(samples, device=some.device)).flatten())
+    return joined(parts, torch.cat(order), policy.tokenizer.pad_id)
 
 
 def judge(

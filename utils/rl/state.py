@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from utils.core.checkpoints import Checkpoints
-from utils.core.run import Run, RunError
+from utils.core.run import RunError
 from utils.rl.config import PPOConfig
 from utils.rl.curriculum import Curriculum
+from utils.rl.game import Game
 from utils.rl.policy import CodePolicy
 from utils.rl.ppo import KLController
 from utils.training.state import differences, generators, restore_generators, restore_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from torch import nn
-
-    from utils.rl.loop import Game
 
 log = logging.getLogger(__name__)
 
@@ -104,25 +101,3 @@ class PPOState:
                 f"The run was trained on tasks {state['data']}, and these are {self.game.fingerprint}: the pool, its"
                 " prompts or the tokenizer have changed. Bring them back, or start a new run."
             )
-
-
-def keep_reference(reference: nn.Module, run: Run, fabric: Fabric, *, fresh: bool) -> None:
-    """Write the reference's weights down with a `fresh` run; put them back, in place, with one that is taken up.
-
-    So every session holds the policy to the same reference, whatever it was made from this time. A collective call.
-    Raises OSError where the disk refuses it, `RunError` where it is gone.
-    """
-    kept = Checkpoints(run.path / "checkpoints" / "reference", keep_last=1)
-    if fresh:
-        if fabric.is_global_zero:
-            kept.folder.mkdir(exist_ok=True)
-            kept.save(0, reference.state_dict())
-        fabric.barrier()
-        return
-    saved = fabric.broadcast(kept.last() if fabric.is_global_zero else None)
-    if saved is None:
-        raise RunError(
-            f"{run.path.name} has lost the weights of its reference, {kept.folder}, and cannot go on as it began. Bring"
-            " the folder back, or start a new run."
-        )
-    reference.load_state_dict(saved.load())

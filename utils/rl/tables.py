@@ -14,7 +14,7 @@ SEEN = {True: "programs of training tasks", False: "programs that made no traini
 
 
 def metric_card(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
-    """A row for each evaluation: its rates with 95% intervals over tasks, and how many tasks some program solved.
+    """A row for each evaluation: its rates with 95% intervals over tasks, and the tasks solved by any of its programs.
 
     A dash where there is no greedy program.
     """
@@ -23,8 +23,9 @@ def metric_card(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
     metrics = list(dict.fromkeys(metric for one in evaluations.values() for metric in one.metrics))
     rows = {}
     for name, one in evaluations.items():
-        solved = f"{one.counts['tasks_solved']} of {len(one.records)}"
-        rows[name] = {metric: str(one.rates.get(metric, "–")) for metric in metrics} | {"tasks solved": solved}
+        solved = f"{one.solved_by_any} of {len(one.records)} (of {one.programs_a_task} each)"
+        rates = {metric: str(one.rates.get(metric, "–")) for metric in metrics}
+        rows[name] = {**rates, "tasks solved by any program": solved}
     return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("programs of")
 
 
@@ -81,7 +82,7 @@ def gained_and_lost(before: Evaluation, after: Evaluation) -> dict[str, np.ndarr
 def solved_and_unsolved(evaluation: Evaluation, count: int = 4) -> dict[str, np.ndarray]:
     """Numbers of some tasks: of the solved those of most steps, of the others those that came nearest, then of least.
 
-    Solved is a task that some program drawn, or the greedy one, solves.
+    Solved is a task that any of its programs solves: of those drawn, or the greedy one.
     """
     records: Sequence = evaluation.records
     passed = np.array([one.passed for one in records])
