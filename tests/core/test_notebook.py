@@ -112,7 +112,7 @@ def test_a_file_is_uploaded_on_colab_where_the_form_says_so(chosen, stub, tmp_pa
     assert notebook.uploaded("my.txt") == "my.txt"
     with pytest.raises(ValueError, match="in Colab's browser page; here give the file's path"):
         notebook.uploaded("upload")
-    stub(files=f"def upload():\n    return dict.fromkeys({chosen!r}, b'text')\n")
+    stub(**{**COLAB, "files": f"def upload():\n    return dict.fromkeys({chosen!r}, b'text')\n"})
     if len(chosen) == 1:
         assert notebook.uploaded(" upload ") == str(tmp_path / "mine.txt")
     else:

@@ -44,7 +44,7 @@ def test_an_embedding_that_is_too_small_is_resized_only_where_asked():
     small = WORDS.vocab_size - 5
     model = bert(small)
     old = model.get_input_embeddings().weight.detach().clone()
-    with pytest.raises(TokenizerError, match=rf"{WORDS.vocab_size} ids and .* {small} rows.*resize=True"):
+    with pytest.raises(TokenizerError, match=rf"{WORDS.vocab_size} ids and .* {small} rows.*resize_embeddings=true"):
         fit_embeddings(model, WORDS)
     assert torch.equal(model.get_input_embeddings().weight, old)
     assert fit_embeddings(model, WORDS, resize=True) == WORDS.vocab_size

@@ -10,7 +10,7 @@ from scipy import stats
 from utils.core import jsonl
 from utils.core.config import Config
 from utils.core.run import Run, RunError
-from utils.experiments.compare import compare_runs
+from utils.experiments.compare import beside, compare_runs
 from utils.experiments.scores import direction, hours
 from utils.experiments.significance import Difference, compare_groups, holm, spread
 
@@ -53,6 +53,26 @@ def test_where_higher_is_better_the_highest_is_the_best(tmp_path):
     found = compare_runs(runs, "validation/pass@1")
     assert found.table["best"].tolist() == [0.5, 0.4]
     assert compare_runs(runs, "validation/pass@1", better="lower").table["best"].tolist() == [0.1, 0.3]
+
+
+def test_a_run_is_laid_beside_the_best_runs_of_the_same_data(tmp_path):
+    class Task(Config):
+        train: Train = Train()
+        data: str = "a"
+
+    def of(data, value, lr):
+        run = Run.create(tmp_path, "run", Task(train=Train(lr=lr), data=data))
+        if value:
+            jsonl.append(run.metrics_file, {"step": 10, "time": 0.0, "validation/loss": value})
+        return run
+
+    own = of("a", 3.0, 0.1)
+    others = [of("a", value, lr) for value, lr in ((2.0, 0.2), (4.0, 0.3), (1.0, 0.4))]
+    of("b", 0.5, 0.1)  # other data
+    of("a", None, 0.5)  # not evaluated
+    found = beside(own, most=3)
+    assert [one.run.path for one in found.entries] == [own.path, others[2].path, others[0].path]
+    assert [one.run.path for one in beside(own).entries][3:] == [others[1].path]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ REPORTING = {
     "trackers", "log_every", "sample_every", "checkpoint_every", "checkpoint_minutes", "keep_last", "keep_best",
     "device", "eval_batch_size", "max_hours", "storage", "root",
 }  # fmt: skip
+DATA = ("task", "data", "rows", "corpus", "pool")  # settings that say what a run was trained for, and on
 ABSENT = "–"
 
 
@@ -154,6 +155,17 @@ def compare_runs(
     pairs = itertools.combinations(_values(entries).items(), 2)
     differences = [compare_groups((a, b), first, second) for (a, first), (b, second) in pairs]
     return Comparison(metric, towards, entries, holm(differences), notes)
+
+
+def beside(run: Run, metric: str = "validation/loss", *, most: int = 6) -> Comparison:
+    """`run` and the best of those beside it that were trained for the same task on the same data, compared."""
+    data = [run.config.get(key) for key in DATA]
+    alike = [one for one in Run.all(run.path.parent) if [one.config.get(key) for key in DATA] == data]
+    towards = direction(metric, "auto")
+    scored = {one: score(one.metrics()[metric], towards) for one in alike if metric in one.metrics()}
+    others = [one for one, found in scored.items() if found is not None and one.path != run.path]
+    best = sorted(others, key=lambda one: scored[one].best, reverse=towards == "higher")
+    return compare_runs([run, *best[: most - 1]], metric)
 
 
 def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Figure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +59,27 @@ def _whole(result: Result) -> dict[str, Any]:
     return outcome(result)
 
 
-def searched(recipe: Config, root: Path, space: str, trials: int) -> Search | str:
-    """The search of a notebook's form; for no trials, that there is none."""
-    if not trials:
+@dataclass(frozen=True)
+class NoSearch:
+    """What a form without trials gets: it says so."""
+
+    def __str__(self) -> str:
         return "No search: search_trials is 0."
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+def searched(recipe: Config, root: Path, space: str, trials: int) -> Search | NoSearch:
+    """The search of a notebook's form."""
+    if not trials:
+        return NoSearch()
     return search(recipe, load_search(space, [f"trials={trials}"]), trial(root), root)
 
 
-def figures_of(found: Search | str) -> list[Figure]:
+def figures_of(found: Search | NoSearch) -> list[Figure]:
     """A search's figures: history, slices, parallel coordinates, and importances where there are trials enough."""
-    return [] if isinstance(found, str) else list(found.figures().values())
+    return [] if isinstance(found, NoSearch) else list(found.figures().values())
 
 
 def load_search(path: str | Path, overrides: Sequence[str] = ()) -> SearchConfig:
