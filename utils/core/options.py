@@ -24,3 +24,5 @@ class Split(str, Enum):
 
 
 Resuming = Annotated[Resume, typer.Option(help="auto takes up the run of this very recipe; never makes a new one")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change, such as train.lr=3e-4")]
+Root = Annotated[Path, typer.Option(help="folder that runs and prepared data go to")]
