@@ -263,3 +263,28 @@ def test_bad_input_to_vae_is_one_line(arguments, message, tmp_path):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("env_stamp.json"))
+
+
+def test_a_root_a_column_and_a_metric_that_are_not_there_are_one_line(trained, tmp_path):
+    run, _ = trained
+    for arguments, message in (
+        (("runs", "--root", str(tmp_path / "none")), "No folder"),
+        (("runs", "--root", str(run.path.parent), "--sort", "x"), "has x; logged are"),
+        (("compare", str(run.path), "--metric", "validation/x_loss"), "has no validation/x_loss"),
+        (("compare", str(run.path), "--metric", "train/lr"), "better high or low"),
+    ):
+        done = utils(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_train_many_takes_settings_for_all_of_its_recipes(tmp_path):
+    changes = ["train.max_steps=2", "train.warmup_steps=1", "train.eval_every=2", "train.sample_every=0"]
+    done = utils("train-many", "minimal_test", *changes, "--root", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (run,) = Run.all(tmp_path)
+    assert run.metrics().index[-1] == 2
+    refused = utils("train-many", *changes, "--root", str(tmp_path))
+    assert refused.returncode == 2
+    assert "name at least one recipe" in refused.stderr

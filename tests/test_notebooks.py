@@ -88,8 +88,11 @@ def test_lint_finds_outputs_and_a_missing_form():
     assert len(lint_notebooks.faults(untagged)) == 2
 
 
-@pytest.mark.parametrize("colab_stub", [False, True], ids=["plain", "with a google.colab namespace"])
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("path", "colab_stub"),
+    [*((path, False) for path in NOTEBOOKS), (ROOT / "template.ipynb", True)],
+    ids=lambda one: one.name if isinstance(one, Path) else ["", "with a google.colab namespace"][one],
+)
 def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
@@ -105,6 +108,7 @@ def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_pat
         "PYTHONPATH": str(site),
         "NB_SCALE": "smoke",
         "NB_STORAGE": str(tmp_path / "runs"),
+        "HF_HUB_OFFLINE": "1",
     }
     blocked = subprocess.run(
         [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"],

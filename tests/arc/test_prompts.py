@@ -116,3 +116,11 @@ def test_a_chat_is_made_to_fit_by_the_length_of_its_messages():
     assert found.dropped == (1,)
     assert found.content == write_chat([TASK.train[0], TASK.train[2]])
     assert found.tokens == length(found.content)
+
+
+def test_a_prompt_is_read_as_its_text_and_a_chat_message_by_message():
+    plain = fit_prompt(TASK, length, 1000)
+    assert plain.text == plain.content
+    chat = fit_prompt(TASK, length, 100000, write=write_chat)
+    system, user = chat.content
+    assert chat.text == f"[system]\n{system['content']}\n\n[user]\n{user['content']}"

@@ -16,6 +16,7 @@ import torch
 
 from utils.core import jsonl
 from utils.core.config import Config
+from utils.core.deadline import AskedToStop
 from utils.core.run import Run
 from utils.core.tracking import TRACKERS, Tracker, Tracking
 
@@ -320,3 +321,30 @@ def test_gradient_histograms_are_those_of_the_gradients_that_are_applied(run, mo
     step = 6
     optimizer.step()
     assert [one[0] for one in tracking.trackers["wandb"].told] == [2, 4, "alert", "close"]
+
+
+def test_a_session_that_was_asked_to_stop_has_not_failed(run, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "wandb", Flaky)
+    tracking = Tracking(run, ["wandb"])
+
+    def loop():
+        with tracking:
+            tracking.log(1, {TAG: 1.0})
+            raise AskedToStop("stopped after 1 steps")
+
+    with pytest.raises(AskedToStop):
+        loop()
+    (event,) = jsonl.read(run.path / "events.jsonl")
+    assert (event["kind"], event["level"]) == ("end", "INFO")
+    assert "stopped after 1 steps" in event["text"]
+    assert tracking._deliveries[0].tracker.told[-1] == ("close", "stopped after 1 steps", False)
+
+
+def test_an_alert_is_of_the_step_it_names_and_is_told_again_where_that_step_was_lost(run):
+    for _ in range(2):
+        run.begin_session(3)
+        tracking = Tracking(run)
+        tracking.alert("nan", "before step 4", step=4)
+        tracking.close()
+        assert events(run)[-2:] == [("nan", 4), ("end", 3)]
+    assert events(run) == [("end", 3), ("nan", 4), ("end", 3)]

@@ -20,6 +20,8 @@ from utils.core.checkpoints import Checkpoints
 from utils.core.config import Config, ConfigError
 from utils.core.run import Run
 from utils.core.tracking import Tracking, WandbConfig, wandb_settings
+from utils.core.wandb_artifacts import WandbArtifacts
+from utils.core.wandb_tracker import WandbTracker
 
 KEY = "0123456789abcdef" * 2 + "plantedkey"  # of the length that W&B asks for
 
@@ -154,7 +156,7 @@ def test_a_session_without_a_key_is_whole_in_the_file_that_is_synced_later(run, 
     data.mkdir()
     (data / "train.tokens.bin").write_bytes(b"\1\2")
     run.begin_session(0)
-    with wandb_settings(group="study", gradients_every=2):
+    with wandb_settings(group="study", gradients_every=2, data_files=True):
         tracking = Tracking(run, ("wandb",))
     model = torch.nn.Linear(2, 1, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
@@ -343,6 +345,57 @@ def test_wandb_draws_nothing_from_the_generators_that_training_draws_from(run):
     tracking.uses("abc", {})
     tracking.close()
     assert (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == state
+
+
+class Session:
+    """A W&B run, online, that keeps what it is given to upload, and takes its time where `slow` is held."""
+
+    offline = False
+
+    def __init__(self):
+        self.given, self.slow = [], threading.Lock()
+
+    def log_artifact(self, artifact, aliases):
+        with self.slow:
+            self.given.append((artifact.metadata["step"], aliases))
+
+
+def test_checkpoints_on_this_machines_own_disk_get_the_aliases_they_deserve(run, tmp_path):
+    local = Checkpoints(tmp_path / "local", keep_last=1)
+    local.folder.mkdir()
+    artifacts = WandbArtifacts(run, session := Session(), patience=60)
+    for step, metric in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        artifacts.model(local.save(step, {"w": torch.zeros(1)}, metric))
+    artifacts.close()
+    assert session.given == [
+        (1, ["step-1", "last", "best"]), (2, ["step-2", "last", "best"]), (3, ["step-3", "last"])
+    ]  # fmt: skip
+
+
+def test_a_slow_network_has_one_checkpoint_in_line_at_most(run, tmp_path):
+    checkpoints = Checkpoints(run.path / "checkpoints", keep_last=9)
+    artifacts = WandbArtifacts(run, session := Session(), patience=60)
+    tracker = SimpleNamespace(offline=False, artifacts=artifacts)
+    with session.slow:
+        for step in (1, 2, 3):
+            WandbTracker.checkpoint(tracker, checkpoints.save(step, {"w": torch.zeros(1)}, 4.0 - step))
+    artifacts.close()  # tells the last and the best, if they are not there yet
+    assert [step for step, _ in session.given] == [1, 3]
+
+
+def test_the_datas_files_go_to_wandb_only_where_that_is_asked_for(run, tmp_path, monkeypatch):
+    for asked, names in ((None, {"data.json"}), ("true", {"data.json", "tokens.bin"})):
+        if asked:
+            monkeypatch.setenv("RUN_ALL_WANDB_DATA_FILES", asked)
+        folder = tmp_path / "files"
+        folder.mkdir(exist_ok=True)
+        (folder / "tokens.bin").write_bytes(b"12")
+        tracking = begin(run, 0)
+        tracking.uses("abc", {"source": "a corpus"}, folder=folder)
+        tracking.close()
+        (used,) = named(written(run)[-1], "data-name")
+        assert set(files(used)) == names
+        assert json.loads(used.metadata) == {"source": "a corpus"}
 
 
 def test_settings_given_come_before_those_of_the_environment_and_others_are_refused(monkeypatch):

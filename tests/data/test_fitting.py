@@ -30,7 +30,9 @@ def test_a_tokenizer_that_fits_passes():
 
 
 def test_what_does_not_fit_fails():
-    assert statuses(WORDS, "masked_lm", bert(WORDS.vocab_size - 1), [TEXT])[0] == "fail"
+    small = tokenizer_checks(WORDS, "masked_lm", bert(WORDS.vocab_size - 1), [TEXT])[0]
+    assert small.status == "fail"
+    assert "source.resize_embeddings=true" in small.summary  # what a person sets
     assert statuses(BPETokenizer.train(TEXT, 300), "masked_lm")[1] == "fail"  # no mask
     assert statuses(CharTokenizer("ab"), "seq2seq", texts=["ab", "abc"])[1:] == ["fail", "warn"]  # no end; c is unknown
 

@@ -227,3 +227,21 @@ def test_a_token_file_that_was_cut_short_is_refused(corpus):
         file.truncate(100)
     with pytest.raises(CorpusError, match="holds 50 tokens"):
         prepare(config, root)
+
+
+def test_units_are_those_that_are_known_and_an_empty_split_has_none():
+    tokens = np.arange(10, dtype=np.uint16)
+    assert TokenBlocks(tokens, 4, 25, 30).units == {"character": 2.5, "byte": 3.0}
+    assert TokenBlocks(tokens, 4, 0, 0).units == {}  # rows that came as ids
+    assert TokenBlocks(tokens[:0], 4, 0, 0).units == {}
+
+
+def test_data_read_by_a_saved_tokenizer_are_named_by_what_is_in_it_not_by_where_it_lies(corpus, tmp_path):
+    learned = prepare(*corpus(WORDS, tokenizer={"kind": "bpe", "vocab_size": 300}))
+    found = []
+    for name in ("here", "there"):
+        learned.tokenizer.save((tmp_path / name).mkdir() or tmp_path / name)
+        config, root = corpus(WORDS, tokenizer={"kind": "saved", "name": str(tmp_path / name)})
+        found.append(prepare(config, root))
+    assert found[0].folder == found[1].folder != learned.folder
+    assert np.array_equal(found[0].train.tokens, learned.train.tokens)

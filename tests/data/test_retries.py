@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+from urllib.error import HTTPError, URLError
 
 import httpx
 import pytest
@@ -28,12 +30,16 @@ PASSING = [
     requests.ConnectionError("refused"), requests.Timeout("slow"), answered(500), answered(503), answered(429),
     raised(LocalEntryNotFoundError("no file"), httpx.ConnectError("no route")),
     raised(FileNotFoundError("no file on the hub"), answered(502)),
+    HTTPError("http://127.0.0.1/x", 503, "busy", None, None), raised(URLError("x"), ConnectionRefusedError("refused")),
+    raised(URLError("x"), socket.gaierror(socket.EAI_AGAIN, "temporary failure in name resolution")),
 ]  # fmt: skip
 LASTING = [
     ValueError("bad name"), FileNotFoundError("no file"), answered(404), answered(401), answered(403),
     DatasetNotFoundError("no such dataset"), raised(DatasetNotFoundError("none"), httpx.ConnectError("x")),
     raised(ConnectionError("cannot reach"), OfflineModeIsEnabled("HF_HUB_OFFLINE=1")),
     raised(DatasetNotFoundError("revision"), answered(404)), MemoryError(),
+    HTTPError("http://127.0.0.1/x", 404, "not here", None, None),
+    raised(URLError("x"), socket.gaierror(socket.EAI_NONAME, "no such name")),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import datasets
 import pytest
 
 from utils.data import text as corpora
@@ -25,7 +26,7 @@ def server(monkeypatch, tmp_path):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             served.requests += 1
-            self.send_response(200)
+            self.send_response(served.statuses.pop(0) if served.statuses else 200)
             self.send_header("Content-Length", str(served.length or len(served.content)))
             self.end_headers()
             self.wfile.write(served.content)
@@ -34,7 +35,7 @@ def server(monkeypatch, tmp_path):
             pass
 
     served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.content, served.length, served.requests = PLAY, None, 0
+    served.content, served.length, served.requests, served.statuses = PLAY, None, 0, []
     threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"http://127.0.0.1:{served.server_port}/input.txt")
     monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", hashlib.sha256(PLAY).hexdigest())
@@ -43,6 +44,14 @@ def server(monkeypatch, tmp_path):
     yield served
     served.shutdown()
     served.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Between attempts: kept here, not waited."""
+    kept = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", kept.append)
+    return kept
 
 
 SHAKESPEARE = CorpusConfig(corpus="tiny-shakespeare")
@@ -73,11 +82,25 @@ def test_a_damaged_cached_file_is_downloaded_again(server, tmp_path):
     assert load_corpus(SHAKESPEARE).text == PLAY.decode()
 
 
-def test_without_a_network_and_a_cache_the_error_names_a_corpus_that_needs_neither(server):
+def test_without_a_network_and_a_cache_the_error_names_a_corpus_that_needs_neither(server, pauses):
     server.shutdown()
     server.server_close()
     with pytest.raises(CorpusError, match="python-docs, which needs no network"):
         load_corpus(SHAKESPEARE)
+    assert pauses == [1, 2, 4]
+
+
+def test_a_server_that_is_busy_is_asked_again(server, pauses):
+    server.statuses = [503, 429]
+    assert load_corpus(SHAKESPEARE).text == PLAY.decode()
+    assert (server.requests, pauses) == (3, [1, 2])
+
+
+def test_a_file_that_the_server_does_not_have_is_asked_for_once(server, pauses):
+    server.statuses = [404] * 9
+    with pytest.raises(CorpusError, match="404"):
+        load_corpus(SHAKESPEARE)
+    assert (server.requests, pauses) == (1, [])
 
 
 def test_python_docs_is_large_and_the_same_in_every_process():
@@ -114,10 +137,33 @@ def test_a_file_without_usable_text_is_refused_with_the_reason(tmp_path, data, m
         read_text(path)
 
 
-@pytest.mark.parametrize("name", ["python-doc", "no/such/file.txt", "."])
+@pytest.mark.parametrize("name", ["python-doc", "no/such/file.txt"])
 def test_a_name_that_is_no_corpus_is_refused_with_what_was_expected(name):
     with pytest.raises(CorpusError, match=f"No corpus '{name}': expected python-docs, tiny-shakespeare, hf:NAME"):
         load_corpus(CorpusConfig(corpus=name))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.parquet", "folder"])
+def test_a_table_or_a_folder_is_no_text_and_the_setting_that_reads_it_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir() if name == "folder" else path.write_text("text,label\na cat,1\n")
+    with pytest.raises(CorpusError, match=rf"and a corpus is one text.*rows\.source={path}"):
+        load_corpus(CorpusConfig(corpus=str(path)))
+
+
+def test_a_hugging_face_dataset_is_asked_for_again_after_a_fault_that_may_pass(monkeypatch, pauses):
+    asked = []
+
+    def load_dataset(name, config, split):
+        asked.append(name)
+        if len(asked) < 3:
+            raise ConnectionResetError("reset")
+        return datasets.Dataset.from_dict({"text": ["to be", "or not"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_corpus(CorpusConfig(corpus="hf:plays")).text == "to be\nor not"
+    assert asked == ["plays"] * 3
+    assert pauses == [1, 2]
 
 
 HUGGING_FACE = """

@@ -20,6 +20,7 @@ from utils.data.tokenizers import (
     WordPieceTokenizer,
     build_tokenizer,
     load_tokenizer,
+    version_of,
 )
 
 TEXT = "the cat sat on the mat;\n\tthe naïve café cat, again and again.\n" * 4
@@ -180,3 +181,40 @@ def test_wordpiece_learns_the_same_ids_every_time_and_the_entries_of_the_library
     oracle.train_from_iterator(text.splitlines(keepends=True), trainer)
     differing = set(learned[0]) ^ set(oracle.get_vocab())
     assert len(differing) <= 6  # ties at the end of the vocabulary, which the library settles by chance
+
+
+def test_a_tokenizer_of_the_hub_is_asked_for_again_after_a_fault_that_may_pass(hugging_face, monkeypatch):
+    asked, pauses = [], []
+
+    def from_pretrained(name):
+        asked.append(name)
+        if len(asked) < 3:
+            raise OSError("cannot connect") from ConnectionResetError("reset")
+        return PreTrainedTokenizerFast.from_pretrained(hugging_face)
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", from_pretrained)
+    monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+    assert HFTokenizer.load("someone/something").start_id == 0  # <s>
+    assert (asked, pauses) == (["someone/something"] * 3, [1, 2])
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "t5", "wordpiece"])
+def test_a_saved_tokenizer_is_the_one_that_was_saved_whatever_the_text_and_has_a_version(kind, tmp_path):
+    sizes = {} if kind == "char" else {"vocab_size": 400}
+    for name, text in (("one", TEXT), ("other", "entirely different words " * 9)):
+        (tmp_path / name).mkdir()
+        build_tokenizer(TokenizerConfig(kind=kind, **sizes), text, text).save(tmp_path / name)
+    one, other = (TokenizerConfig(kind="saved", name=str(tmp_path / name)) for name in ("one", "other"))
+    saved, again = load_tokenizer(tmp_path / "one"), build_tokenizer(one, "xyz", "xyz")
+    assert type(again) is type(saved)
+    assert again.encode("the cat").tolist() == saved.encode("the cat").tolist()
+    assert version_of(one) != version_of(other)
+    assert len(version_of(one)) == 12
+    assert version_of(TokenizerConfig(kind=kind, **sizes)) is None
+
+
+def test_a_saved_tokenizer_needs_its_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"kind=saved needs tokenizer\.name"):
+        TokenizerConfig(kind="saved")
+    with pytest.raises(TokenizerError, match="No tokenizer in"):
+        build_tokenizer(TokenizerConfig(kind="saved", name=str(tmp_path)), "", "")

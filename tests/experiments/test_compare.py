@@ -10,7 +10,7 @@ from scipy import stats
 from utils.core import jsonl
 from utils.core.config import Config
 from utils.core.run import Run, RunError
-from utils.experiments.compare import beside, compare_runs
+from utils.experiments.compare import REPORTING, beside, compare_runs
 from utils.experiments.scores import direction, hours
 from utils.experiments.significance import Difference, compare_groups, holm, spread
 
@@ -74,6 +74,25 @@ def test_a_run_is_laid_beside_the_best_runs_of_the_same_data(tmp_path):
     assert [one.run.path for one in found.entries] == [own.path, others[2].path, others[0].path]
     assert [one.run.path for one in beside(own).entries][3:] == [others[1].path]
 
+    waiting = of("a", None, 0.6)  # what is asked about may itself be the one that is not evaluated
+    found = beside(waiting, most=3)
+    assert [one.run.path for one in found.entries] == [others[2].path, others[0].path]
+    assert f"{waiting.path.name} has no validation/loss yet" in str(found)
+    alone = of("c", None, 0.1)
+    assert "Nor has any run beside it." in str(beside(alone))
+
+
+def test_what_a_session_may_change_makes_no_other_group_but_for_the_precision():
+    from utils.rl.config import PPOConfig
+    from utils.training.config import TrainConfig
+
+    free = {
+        *(set(TrainConfig.model_fields) - set(TrainConfig(max_steps=1, warmup_steps=0).arithmetic())),
+        *(set(PPOConfig.model_fields) - set(PPOConfig(schedule="cosine").arithmetic())),
+    }
+    assert {"compile", "local_checkpoints", "micro_batch_prompts"} < free
+    assert free - REPORTING == {"precision"}
+
 
 @pytest.mark.parametrize(
     ("metric", "way"),
@@ -90,7 +109,7 @@ def test_the_name_of_a_metric_says_which_way_is_better(metric, way):
 
 
 def test_a_metric_whose_name_does_not_say_which_way_is_better_is_asked_about():
-    with pytest.raises(ValueError, match='train/lr.*better="lower"'):
+    with pytest.raises(RunError, match='train/lr.*better="lower"'):
         direction("train/lr")
 
 
@@ -229,9 +248,9 @@ def test_it_shows_itself_as_text_and_as_a_page_that_escapes_what_the_configs_hol
 
 def test_a_run_without_the_metric_and_a_folder_without_a_run_are_named(tmp_path):
     run = made(tmp_path, [0.5], metric="validation/pass@1")
-    with pytest.raises(ValueError, match=f"{run.path.name} has no validation/loss; .*validation/pass@1"):
+    with pytest.raises(RunError, match=f"{run.path.name} has no validation/loss; .*validation/pass@1"):
         compare_runs([run])
     with pytest.raises(RunError, match="No run at"):
         compare_runs([tmp_path])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(RunError, match="at least one"):
         compare_runs([])

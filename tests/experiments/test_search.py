@@ -11,7 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from utils.core.config import Config, ConfigError
-from utils.experiments.search import SearchConfig, search
+from utils.core.deadline import AskedToStop, OutOfTime, deadline
+from utils.experiments.search import Pruned, SearchConfig, search
 from utils.experiments.search_study import SearchError, make_pruner, make_sampler
 
 CHILD = Path(__file__).with_name("search_child.py")
@@ -262,3 +263,55 @@ def test_each_pruner_and_sampler_is_the_one_named(name):
     assert type(make_pruner(settings(pruner=name))).__name__ == kinds[name]
     assert type(make_sampler(settings(sampler="random"), 0)).__name__ == "RandomSampler"
     assert type(make_sampler(settings(), 0)).__name__ == "TPESampler"
+
+
+def test_what_a_pruned_trial_raises_through_its_run_is_a_wish_to_stop(base, tmp_path):
+    ended = []
+
+    def run_one(config, watch):
+        try:
+            watch(1, {"loss": float(len(ended))})
+        except Exception as error:
+            ended.append(error)
+            raise
+        ended.append(None)
+        return {"loss": float(len(ended))}
+
+    found = search(base, settings(pruner="median", startup_trials=1), run_one, tmp_path)
+    assert found.table["state"].tolist() == ["complete"] + ["pruned"] * 3
+    assert [type(error) for error in ended[1:]] == [Pruned] * 3
+    assert issubclass(Pruned, AskedToStop)
+
+
+def test_a_trial_that_runs_out_of_time_ends_the_session_and_is_gone_on_with_however_often(base, tmp_path):
+    seen = []
+
+    def run_one(config, watch):
+        seen.append((watch.name, config.train.lr))
+        if 2 <= len(seen) <= 9:
+            raise OutOfTime("stopped for train.max_hours 1 after 3 steps")
+        return score(config)
+
+    for session in range(8):  # more than the tries of a trial whose process dies
+        found = search(base, settings(trials=3), run_one, tmp_path)
+        assert len(seen) == 2 + session
+        assert "stopped for train.max_hours 1 after 3 steps" in str(found)
+        assert found.table["state"].tolist()[-1] == "waiting"
+    found = search(base, settings(trials=3), run_one, tmp_path)
+    assert len(set(seen[1:10])) == 1  # one name and one draw, so that it takes up the same run
+    assert (found.table["state"] == "complete").sum() == 3
+    assert "stopped" not in str(found)
+
+
+def test_no_trial_is_begun_after_the_deadline(base, tmp_path):
+    clock = [0.0]
+
+    def run_one(config, watch):
+        clock[0] += 1000
+        return score(config)
+
+    with deadline(0.5, clock=lambda: clock[0]):  # 1,800 seconds: two trials
+        found = search(base, settings(trials=4), run_one, tmp_path)
+    assert found.table["state"].tolist() == ["complete"] * 2
+    assert "0.5 hours (max_hours) are over" in str(found)
+    assert len(search(base, settings(trials=4), run_one, tmp_path).table) == 4

@@ -75,3 +75,20 @@ def test_a_metric_named_like_a_setting_is_refused_in_its_row(base):
     table = sweep(base, ["train.lr=0.5"], lambda config: {"train.lr": 1.0})
     assert "rename one" in table["error"][0]
     assert table["train.lr"].tolist() == [0.5]
+
+
+def test_a_variation_that_runs_out_of_time_leaves_the_others_for_the_next_session(base):
+    from utils.core.deadline import OutOfTime
+
+    begun = []
+
+    def run_one(config):
+        begun.append(config.train.lr)
+        if len(begun) == 2:
+            raise OutOfTime("stopped for train.max_hours 1 after 3 steps")
+        return {"loss": 1.0}
+
+    table = sweep(base, {"train.lr": [0.1, 0.2, 0.3, 0.4]}, run_one)
+    assert begun == [0.1, 0.2]
+    assert table["error"].tolist()[:2] == ["", "stopped for train.max_hours 1 after 3 steps"]
+    assert all(error.startswith("not begun") for error in table["error"][2:])

@@ -4,7 +4,7 @@ import pytest
 
 from utils.core import jsonl
 from utils.core.config import Config
-from utils.core.run import Run
+from utils.core.run import Run, RunError
 from utils.experiments.table import experiment_table
 
 
@@ -104,7 +104,32 @@ def test_a_run_without_metrics_and_an_empty_root_are_shown(tmp_path):
 
 
 def test_an_unknown_metric_and_a_missing_root_are_named(root):
-    with pytest.raises(ValueError, match="has validation/bleu; logged are: .*validation/loss"):
+    with pytest.raises(RunError, match="has validation/bleu; logged are: .*validation/loss"):
         experiment_table(root, sort="validation/bleu")
-    with pytest.raises(ValueError, match="No folder"):
+    with pytest.raises(RunError, match="No folder"):
         experiment_table(root / "nowhere")
+
+
+def test_trials_and_reproductions_in_folders_of_their_own_are_among_them(root):
+    trial = made(root / "lrs", "lrs-000", [(1, {"validation/loss": 0.5})])
+    again = made(root / "reproduced", "lm", [(1, {"validation/loss": 2.6})])
+    (trial.path / "checkpoints" / "copy").mkdir()
+    (trial.path / "checkpoints" / "copy" / "config.yaml").write_text("")  # what lies in a run is its own
+    (root / "lrs" / "study.db").write_text("")
+    (root / "link").symlink_to(root / "lrs")
+    table = experiment_table(root, sort="validation/loss")
+    assert table.table["run"].tolist()[0] == f"lrs/{trial.path.name}"
+    assert f"reproduced/{again.path.name}" in table.table["run"].tolist()
+    assert len(table.table) == 5
+    assert table.unreadable == {}
+
+
+def test_the_usual_metrics_sort_a_root_in_which_no_run_has_been_evaluated_yet(tmp_path):
+    assert "0 runs" in str(experiment_table(tmp_path, sort="validation/loss"))
+    for name in ("one", "two"):
+        made(tmp_path, name, [(1, {"train/loss": 3.0})])
+    table = experiment_table(tmp_path, sort="validation/loss")
+    assert len(table.table) == 2
+    assert table.table["validation/loss"].isna().all()
+    assert "one-" in str(table)
+    assert "one-" in table._repr_html_()

@@ -63,7 +63,8 @@ def test_the_judge_counts_identity_and_constant_as_tricks(flip_problems, open_sa
 def test_random_programs_solve_as_many_tasks_as_there_are_programs_that_do(open_sandbox, ppo_trained):
     """Against running every training program on every test task: the mean share is what random draws pass."""
     setting = ppo_trained.setting
-    problems, examples = setting.test[:4], setting.pool.train[:20]
+    problems = setting.test[:4]
+    examples = list({one.program: one for one in setting.pool.train[:40]}.values())
     hits = np.array([
         [
             all(np.array_equal(made, pair.output) for made, pair in zip(outcome.outputs, one.task.test))
@@ -92,6 +93,13 @@ def test_writers_write_one_row_a_problem(flip_problems, ppo_trained):
     named = always(lambda task: task.id)(flip_problems, 2, seed=0)
     assert named.programs == [one.task.id for one in flip_problems for _ in range(2)]
     assert len(always(identity)(flip_problems, None, seed=0).programs) == 6
+
+
+def test_each_different_program_is_drawn_as_often_as_any_other(flip_problems, ppo_trained):
+    """However many examples it made: of two programs, one of 1 and one of 19 examples, half the draws each."""
+    one, other = [next(x for x in ppo_trained.setting.pool.train if name in x.program) for name in ("flip", "fall")]
+    drawn = random_programs([one, *[other] * 19])(flip_problems[:1], 1000, seed=0).programs
+    assert abs(drawn.count(one.program) - 500) < 4.5 * 1000**0.5 / 2
 
 
 def test_random_programs_need_an_example():

@@ -128,9 +128,15 @@ def test_evaluate_finds_what_train_found_and_judges_an_update_that_is_asked_for(
     for expected in ("before PPO", "after PPO", "random program", "Tried, without any training on them: 2 of"):
         assert expected in done.stdout
     kept = {one.step for one in Checkpoints(run.path / "checkpoints").all()}
-    other = max(kept - {first["update"]}, default=first["update"])
-    assert ppo("evaluate", str(run.path), "--update", str(other)).returncode == 0
-    assert json.loads(results.read_text(encoding="utf-8"))["update"] == other
+    (other,) = kept - {first["update"]}
+    report = (run.path / "report.md").read_bytes()
+    done = ppo("evaluate", str(run.path), "--update", str(other))
+    page = run.path / "results" / f"update-{other}" / "report.html"
+    assert f"Report of update {other}: {page}" in done.stdout
+    assert page.is_file()
+    assert json.loads((page.parent / "metrics.json").read_text(encoding="utf-8"))["update"] == other
+    assert json.loads(results.read_text(encoding="utf-8")) == first  # what is said of the best weights stays
+    assert (run.path / "report.md").read_bytes() == report
 
 
 def test_solve_answers_alike_for_equal_seeds_and_exits_1_without_a_candidate(trained):

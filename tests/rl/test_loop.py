@@ -294,6 +294,15 @@ def test_changed_settings_and_tasks_are_refused_by_name_and_free_ones_taken(trai
     train(run=run, updates=1, log_every=7, checkpoint_every=4, keep_last=5)
 
 
+def test_another_number_of_programs_at_a_time_is_told_to_draw_others(train, new_run, caplog):
+    run = new_run()
+    for updates in (1, 2):
+        train(run=run, updates=updates, schedule="constant", sample_batch=8)
+    assert "draws other programs" not in caplog.text
+    train(run=run, updates=3, schedule="constant")
+    assert "ppo.sample_batch 8 and goes on with None: from here on it draws other programs" in caplog.text
+
+
 def test_lost_reference_is_an_error_that_says_so(train, new_run):
     run = new_run()
     with pytest.raises(InterruptedError):
@@ -364,7 +373,7 @@ def test_what_is_not_finite_stops_before_the_weights_are_touched_and_names_the_u
 def judged(monkeypatch, *rates):
     """Evaluations find these rates, one after the other."""
     left = iter(rates)
-    monkeypatch.setattr("utils.rl.loop.pass_rates", lambda *_, **__: {"pass@1": next(left), "greedy": 0.0})
+    monkeypatch.setattr("utils.rl.session.pass_rates", lambda *_, **__: {"pass@1": next(left), "greedy": 0.0})
 
 
 def test_training_stops_once_the_pass_rate_has_not_risen_for_patience_evaluations(train, new_run, monkeypatch):

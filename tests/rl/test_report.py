@@ -57,6 +57,7 @@ def test_findings_name_what_is_known(ppo_trained, judged, open_sandbox):
     assert report["Real ARC tasks"].status == "skip"
     assert report["Sandbox"].status in ("pass", "warn")
     assert report.facts["run"] == ppo_trained.run.id
+    assert names[-1] == "What to try next"
 
 
 def test_outputs_of_a_program_are_those_of_the_hidden_inputs(flip_problems, open_sandbox):

@@ -49,8 +49,8 @@ def run(program, inputs):
     return Outcome(tuple(outputs), tuple(faults), next(filter(None, faults), None))
 
 
-def ran(program, pairs, config=CONFIG):
-    return score(run(program, [pair.input for pair in pairs]), program, pairs, config)
+def ran(program, pairs, config=CONFIG, shown=()):
+    return score(run(program, [pair.input for pair in (*pairs, *shown)]), program, pairs, config, shown=shown)
 
 
 def random_pairs(random, count, rule=lambda one: one[::-1]):
@@ -193,12 +193,16 @@ HARMLESS = [
     SOLVE + "out = [[0] * len(grid[0]) for _ in grid]\n    for r, row in enumerate(grid):\n"
     "        for c, cell in enumerate(row):\n            out[len(grid) - 1 - r][c] = cell\n    return out",
     SOLVE + "grid: list\n    grid += []" + FLIP,
+    SOLVE + "assert grid, 'a grid of at least one row and one column is expected'" + FLIP,
 ]
 
 
 @pytest.mark.parametrize("program", HARMLESS)
 def test_right_programs_of_many_styles_are_no_tricks(program):
-    found = ran(program, random_pairs(np.random.default_rng(0), 3))
+    """Even where the hidden outputs have no more cells than the program has numbers."""
+    random = np.random.default_rng(0)
+    hidden = [Pair(one, one[::-1]) for one in random.integers(0, 10, (2, 3, 3), dtype=np.uint8)]
+    found = ran(program, hidden, shown=random_pairs(random, 3))
     assert found.trick == ""
     assert found.passed == 1
     assert found.reward > 1
@@ -232,6 +236,8 @@ TRICKS = [
     ("peeking", SOLVE + "getattr(flip_rows, '__closure__', 0)" + FLIP),
     ("peeking", SOLVE + "'{0.__class__.__mro__}'.format(grid)" + FLIP),
     ("peeking", SOLVE + "look = globals" + FLIP),
+    ("peeking", "g = getattr\n" + SOLVE + "g((), '__cl' + 'ass__')" + FLIP),
+    ("peeking", SOLVE + "match (one for one in grid):\n        case object(gi_frame=f):\n            pass" + FLIP),
     ("peeking", SOLVE + "return eval('flip_rows(grid)', {'grid': grid, 'flip_rows': flip_rows})"),
 ]
 
@@ -246,6 +252,98 @@ def test_tricks_earn_nothing_and_are_named(trick, program):
         assert found.reward <= (config.forbidden if trick == "peeking" else config.trick)
         assert found.reward == pytest.approx(sum(found.components.values()))
     assert summary([found])[f"trick/{trick}"] == 1
+
+
+def text(one, first="0"):
+    return " ".join("".join(chr(ord(first) + cell) for cell in row) for row in one.tolist())
+
+
+def whole(one):
+    digits, width = text(one).replace(" ", ""), one.shape[1]
+    cell = f"{int(digits)} // 10 ** ({one.size - 1} - r * {width} - c) % 10"
+    return f"[[{cell} for c in range({width})] for r in range({one.shape[0]})]"
+
+
+PRINTED = {
+    "rows as lists": lambda one: repr(one.tolist()),
+    "rows as tuples": lambda one: repr([tuple(row) for row in one.tolist()]),
+    "a text": lambda one: f"[list(map(int, row)) for row in '{text(one)}'.split()]",
+    "a text a row": lambda one: f"[{', '.join(f'list(map(int, {row!r}))' for row in text(one).split())}]",
+    "rows put together": lambda one: " + ".join(f"[{row}]" for row in one.tolist()),
+    "one whole number": whole,
+    "letters": lambda one: f"[[ord(cell) - 97 for cell in row] for row in '{text(one, 'a')}'.split()]",
+    "bytes": lambda one: f"[[cell - 97 for cell in row] for row in b'{text(one, 'a')}'.split()]",
+    "fractions": lambda one: f"[[int(cell) for cell in row] for row in {one.astype(float).tolist()}]",
+}
+
+
+@pytest.mark.parametrize("form", PRINTED)
+@pytest.mark.parametrize("side", [3, 4])
+def test_hidden_outputs_that_are_printed_earn_nothing_in_any_form(form, side):
+    """Each behind a question about the input, and whatever comes of the shown pairs."""
+    random = np.random.default_rng(0)
+    grids = [random.integers(1, 10, (rows, rows), dtype=np.uint8) for rows in (side, side + 1, 2, 6)]
+    hidden, shown = ([Pair(one, one[::-1]) for one in some] for some in (grids[:2], grids[2:]))
+    write = PRINTED[form]
+    first, second = (write(pair.output) for pair in hidden)
+    for program in (
+        SOLVE + f"if len(grid) == {side}:\n        return {first}\n    return {second}",
+        SOLVE + f"if len(grid) == {side}:\n        return {first}\n    return nothing",
+    ):
+        outcome = run(program, [pair.input for pair in (*hidden, *shown)])
+        assert np.array_equal(outcome.outputs[0], hidden[0].output)
+        found = score(outcome, program, hidden, CONFIG, shown=shown)
+        assert (found.trick, found.passed) == ("literal", 0)
+        assert found.reward <= 0
+    honest = ran(SOLVE + "return grid[::-1]", hidden, shown=shown)
+    assert (honest.trick, honest.passed) == ("", 1)
+
+
+CALLS = "calls = [0]\n"
+COUNTED = "calls[0] += 1\n    "
+
+
+@pytest.mark.parametrize("on_shown", ["None", "[[0]]", "grid[9]"])
+def test_identity_and_constant_are_not_hidden_by_failing_on_shown_pairs(on_shown):
+    random = np.random.default_rng(0)
+    shown = random_pairs(random, 3)
+    gone = CALLS + SOLVE + COUNTED + f"if calls[0] > 2:\n        return {on_shown}\n    "
+    mirrored = grid([1, 2, 3], [4, 5, 6], [1, 2, 3])
+    for expected, inputs, line in (
+        ("identity", [mirrored, random_pairs(random, 1)[0].input], "return grid"),  # right on the first one
+        ("identity", [mirrored, mirrored.T[::-1].T], "return [row[:] for row in grid]"),  # right on both
+    ):
+        hidden = [Pair(one, one[::-1]) for one in inputs]
+        found = ran(gone + line, hidden, shown=shown)
+        assert (found.trick, found.passed) == (expected, 0)
+        assert found.reward <= 0
+    for rule in (lambda one: grid([7]), lambda one: grid([7] * (one.shape[0] + one[0, 0] % 2 - 5))):
+        hidden = random_pairs(random, 2, rule=rule)  # all alike; and the first of two
+        found = ran(gone + "return [[7]] if grid else 0", hidden, shown=shown)
+        assert (found.trick, found.passed) == ("constant", 0)
+        assert found.reward <= 0
+
+
+def test_a_wrong_program_that_makes_one_grid_of_two_inputs_keeps_what_it_earns():
+    """It takes the first row; right on one hidden pair of two, and on no shown one."""
+    hidden = [Pair(grid([4, 4], [1, 2]), grid([4, 4])), Pair(grid([4, 4], [2, 3]), grid([2, 3]))]
+    found = ran(
+        SOLVE + "for row in grid:\n        return [row]", hidden, shown=random_pairs(np.random.default_rng(0), 3)
+    )
+    assert (found.trick, found.passed) == ("", 0.5)
+
+
+def test_a_program_right_on_every_shown_pair_may_return_one_hidden_grid_or_the_input():
+    """On hidden pairs that happen to be alike, or their own mirror images."""
+    random = np.random.default_rng(0)
+    shown = random_pairs(random, 3)
+    still = [Pair(one, one) for one in (grid([1], [2], [1]), grid([3, 4], [5, 6], [3, 4]))]
+    assert ran(SOLVE + "return grid[::-1]", still, shown=shown).passed == 1
+    assert ran(SOLVE + "return grid", still, shown=shown).trick == "identity"
+    count = [Pair(one, grid([int(one.max())])) for one in (grid([1], [5]), grid([5, 2]), grid([3]), grid([8]))]
+    found = ran(SOLVE + "return [[max(map(max, grid))]]", count[:2], shown=count[2:])
+    assert (found.trick, found.passed) == ("", 1)
+    assert ran(SOLVE + "return [[5 + 0 * len(grid)]]", count[:2], shown=count[2:]).trick == "constant"
 
 
 def test_a_trick_that_gets_every_pair_right_earns_nothing_either():

@@ -8,7 +8,7 @@ import pytest
 from utils.arc.tasks import Pair, Task
 from utils.rl import solve as module
 from utils.rl.draws import Drawn
-from utils.rl.solve import solve
+from utils.rl.solve import asked_task, attempt, solve, told
 
 RIGHT = "def solve(grid):\n    return [row[::-1] for row in grid]\n"
 SAME_RULE = "def solve(grid):\n    return [list(reversed(row)) for row in grid]\n"
@@ -83,6 +83,15 @@ def test_a_policy_solves_tasks_of_its_kind(ppo_trained, open_sandbox):
     assert [one.program for one in again.candidates] == [one.program for one in found[0].candidates]
     for one in found:
         assert all(each.right == len(one.task.train) for each in one.candidates)
+
+
+def test_an_empty_field_asks_for_no_task_and_that_is_said(ppo_trained, open_sandbox, tmp_path):
+    assert asked_task("") is asked_task("  ") is None
+    assert "the field `task` is empty" in told(None, ppo_trained.setting.dialogue)
+    assert "the field `task` is empty" in attempt(None, ppo_trained, sandbox=open_sandbox)
+    file = tmp_path / "mine.json"
+    file.write_text('{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[1]], "output": [[2]]}]}')
+    assert asked_task(str(file)).id == "mine"
 
 
 def test_less_than_one_sample_is_refused(ppo_trained, flip_task):

@@ -7,7 +7,6 @@ from utils.rl.evaluation import Evaluation, Record
 from utils.rl.tables import (
     change_table,
     ending_table,
-    gained_and_lost,
     metric_card,
     part_table,
     points,
@@ -72,14 +71,6 @@ def test_endings_that_none_came_to_are_left_out(before, after):
     table = ending_table({"before": before, "after": after})
     assert list(table["ending"]) == ["solved", "wrong"]
     assert list(table["after"]) == ["50.0%", "50.0%"]
-
-
-def test_tasks_gained_and_lost_come_with_the_largest_change_first(before, after):
-    found = gained_and_lost(before, after)
-    assert found["gained"].tolist() == [0, 3]  # by 4/4 and 2/4
-    assert found["lost"].tolist() == [1]
-    with pytest.raises(ValueError, match="expected the same ones"):
-        gained_and_lost(before, Evaluation("few", after.records[:2]))
 
 
 def test_solved_tasks_of_most_steps_and_unsolved_ones_that_came_nearest():

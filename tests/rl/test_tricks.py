@@ -14,28 +14,36 @@ PAIRS = [
 RIGHT = [pair.output for pair in PAIRS]
 
 
-def trick(line, outputs=RIGHT, *, cells=9, values=30):
-    return trick_of(
-        ast.parse(f"def solve(grid):\n    {line}\n    return grid"), outputs, PAIRS, cells=cells, values=values
-    )
+def trick(line, outputs=RIGHT, *, shown=0, cells=9, values=30):
+    """Of a program that holds a line and made `outputs` of PAIRS, the last ones of which were shown."""
+    tree = ast.parse(f"def solve(grid):\n    {line}\n    return grid")
+    hidden = len(PAIRS) - shown
+    return trick_of(tree, outputs, PAIRS[:hidden], PAIRS[hidden:], cells=cells, values=values)
+
+
+@pytest.mark.parametrize(("line", "cells"), [("rows = [[1, 2], [3, 4]]", 4), ("rows = [[1], [2], [3]]", 3)])
+def test_a_grid_is_held_from_as_many_cells_as_are_said(line, cells):
+    assert trick(line, shown=2, cells=cells) == "literal"
+    assert trick(line, shown=2, cells=cells + 1) == ""
 
 
 @pytest.mark.parametrize(
-    ("line", "holds"),
+    ("line", "values"),
     [
-        ("rows = [[1, 2], [3, 4]]", {"cells": 4}),
-        ("rows = [[1], [2], [3]]", {"cells": 3}),
-        ("numbers = (1, 2, -3, 40, 5)", {"values": 5}),
-        ("numbers = {1: 2, 3: (4, 5)}", {"values": 5}),
-        ("text = 'a1b2c34'", {"values": 4}),
-        ("number = 123456", {"values": 6}),
+        ("numbers = (1, 2, -3, 40, 5)", 6),  # a number counts as its digits
+        ("numbers = {1: 2, 3: (4, 5)}", 5),
+        ("text = 'a1b2c34'", 7),
+        ("number = 123456", 6),
+        ("a, b = 'abc', (1, True)", 5),
     ],
 )
-def test_a_grid_is_held_from_as_many_numbers_as_are_said(line, holds):
-    ((name, count),) = holds.items()
-    assert trick(line, **holds) == "literal"
-    assert trick(line, **{name: count + 1}) == ""
-    assert trick(line) == ""
+def test_a_program_holds_a_grid_from_as_many_values_as_are_said(line, values):
+    """The hidden outputs have 2 cells, so that `cells` is the limit of a program that is wrong on a shown pair."""
+    assert trick(line, shown=2, values=values) == "literal"
+    assert trick(line, shown=2, values=values + 1) == ""
+    wrong = [*RIGHT[:2], None]
+    assert trick(line, wrong, shown=2, cells=values) == "literal"
+    assert trick(line, wrong, shown=2, cells=values + 1) == ""
 
 
 def test_outputs_tell_identity_and_constant():

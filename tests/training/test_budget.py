@@ -4,6 +4,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from utils.core.checkpoints import Checkpoints
+from utils.core.deadline import deadline
 from utils.training.budget import Budget
 from utils.training.fit import fit
 from utils.training.objectives import next_token
@@ -64,6 +65,21 @@ def test_spent_counts_the_longest_of_each_part_and_guesses_what_is_not_measured(
     assert not budget.spent(10)  # 50 + 20 + 15 + 5 = 90
     assert budget.spent(11)
     assert not Budget(None, lambda: times[0]).spent(1e9)
+
+
+def test_a_deadline_around_it_counts_where_it_is_earlier():
+    times = [0.0]
+    with deadline(100 / 3600, clock=lambda: times[0]):
+        within = Budget(None, lambda: times[0])
+        assert Budget(50 / 3600, lambda: times[0]).spent(51)
+        times[0] = 70.0
+        late = Budget(50 / 3600, lambda: times[0])  # until 120, the deadline until 100
+        assert late.spent(31)
+        assert not late.spent(29)
+    assert (within.limited, within.asked) == (True, pytest.approx(100 / 3600))
+    assert within.spent(31)
+    assert not within.spent(29)
+    assert not Budget(None, lambda: times[0]).limited
 
 
 @pytest.mark.parametrize(

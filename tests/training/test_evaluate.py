@@ -1,5 +1,6 @@
 """Evaluation against closed forms and a direct computation; it leaves model and generators as they were."""
 
+import functools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from utils.core import repro
 from utils.data.loaders import TokenBlocks
 from utils.training.evaluate import evaluate
-from utils.training.objectives import next_token
+from utils.training.objectives import OBJECTIVES, next_token
 
 
 class Counting(nn.Module):
@@ -88,3 +89,27 @@ def test_mode_is_put_back_when_the_objective_raises(data, tiny_model, settings):
     with pytest.raises(ZeroDivisionError):
         evaluate(model, lambda *_: 1 / 0, data.validation, settings())
     assert model.training
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "masked_lm"])
+def test_every_language_task_has_perplexity_whether_or_not_its_split_knows_characters(task, settings):
+    class Rows:
+        """One row of eight targets."""
+
+        def batches(self, batch_size, **_):
+            ids = torch.arange(8)[None] % 5
+            yield {"input_ids": ids, "labels": (ids + 1) % 5}
+
+    for objective in (OBJECTIVES[task], functools.partial(OBJECTIVES[task], label_smoothing=0.1)):
+        values = evaluate(Counting(5, 0.0), objective, Rows(), settings())
+        assert values["perplexity"] == pytest.approx(5)
+        assert set(values) == {"loss", "accuracy", "perplexity"}
+
+
+def test_a_classifier_has_no_perplexity(settings):
+    class Rows:
+        def batches(self, batch_size, **_):
+            yield {"input_ids": torch.zeros(2, dtype=torch.long), "labels": torch.tensor([0, 1])}
+
+    values = evaluate(Counting(2, 0.0), OBJECTIVES["classifier"], Rows(), settings())
+    assert set(values) == {"loss", "accuracy"}

@@ -16,14 +16,9 @@ from torch import nn
 from utils.data.masking import shift_right
 from utils.models.bert import ClassifierConfig, TextClassifier
 from utils.models.t5 import T5, T5Config
+from utils.training.classes import classification_metrics, predict_classes
 from utils.training.evaluate import evaluate
-from utils.training.judging import (
-    classification_metrics,
-    generate_seq2seq,
-    generation_metrics,
-    predict_classes,
-    predict_texts,
-)
+from utils.training.generation import generate_seq2seq, generation_metrics, predict_texts
 from utils.training.objectives import classify
 
 V, CLASSES, START, END, PAD = 12, 3, 1, 2, 0
@@ -270,7 +265,7 @@ def test_texts_may_have_different_numbers_of_references():
 
 
 def test_corpus_too_short_for_bleu_is_said(caplog):
-    with caplog.at_level(logging.WARNING, "utils.training.judging"):
+    with caplog.at_level(logging.WARNING, "utils.training.generation"):
         found = generation_metrics(["a b c"], ["a b c"])
     assert (found.bleu, found.exact_match) == (0, 1)
     assert found.chrf == pytest.approx(100)
@@ -303,7 +298,8 @@ from pathlib import Path
 import torch
 from utils.core.device import leave_processes
 from utils.training.config import TrainConfig
-from utils.training.judging import predict_classes, predict_texts
+from utils.training.classes import predict_classes
+from utils.training.generation import predict_texts
 
 spec = importlib.util.spec_from_file_location("judging_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)

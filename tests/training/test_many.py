@@ -15,7 +15,7 @@ from utils.training.recipes import load_recipe, train
 @pytest.fixture
 def recipe(data):
     """The smallest recipe, on the tiny corpus."""
-    changes = {"max_steps": 4, "batch_size": 6, "warmup_steps": 2, "eval_every": 2, "sample_every": None}
+    changes = {"max_steps": 4, "batch_size": 6, "warmup_steps": 2, "eval_every": 2, "sample_every": 0}
     return load_recipe("minimal_test").replace(
         data={"corpus": data.metadata["source"], "block_size": 8},
         model={"width": 16},

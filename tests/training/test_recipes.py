@@ -7,7 +7,8 @@ from utils.core.checkpoints import Checkpoints
 from utils.core.config import ConfigError
 from utils.core.notebook import Settings
 from utils.core.run import Run, RunError
-from utils.training.recipe import RECIPES, SCALES, SIZES, Recipe, load_recipe, recipe_from_form
+from utils.training.form import RECIPES, SCALES, SIZES, recipe_from_form
+from utils.training.recipe import Recipe, load_recipe
 from utils.training.recipes import build_model, go_on, open_trained, train
 from utils.training.runs import CONFIGS, newest_checkpoint
 

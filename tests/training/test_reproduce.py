@@ -17,7 +17,7 @@ def recipe(data):
         "batch_size": 6,
         "warmup_steps": 2,
         "eval_every": 3,
-        "sample_every": None,
+        "sample_every": 0,
         "log_every": 1,
     }
     return load_recipe("minimal_test").replace(

@@ -1,6 +1,8 @@
 """Studies of a recipe: their runs are its variations, and their numbers those of the runs."""
 
+import functools
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy
 import pandas
@@ -9,18 +11,23 @@ from scipy import stats
 
 from utils.core.checkpoints import Checkpoints
 from utils.core.config import ConfigError
+from utils.core.deadline import deadline
 from utils.core.repro import weights_hash
 from utils.core.run import Run
 from utils.data.loaders import prepare
 from utils.experiments.search import SearchConfig, search
 from utils.training.evaluate import evaluate
+from utils.training.many import train_many
 from utils.training.objectives import next_token
 from utils.training.recipes import Recipe, build_model, load_recipe, start_run, train
 from utils.training.runs import CONFIGS, train_model
+from utils.training.step import Stepper
 from utils.training.studies import (
     cross_validate,
     learning_curve,
     load_search,
+    search_recipe,
+    searched,
     seed_variance,
     summarise,
     trial,
@@ -98,7 +105,8 @@ def test_every_search_in_configs_fits_the_recipe_it_is_for():
     for name in names:
         config = load_search(name, ["trials=3"])
         assert config.trials == 3
-        check_space(parse_space(config.space), load_recipe("char_lm_cpu"))
+        base = load_recipe("bert_mlm" if name.endswith("_source") else "char_lm_cpu")
+        check_space(parse_space(config.space), base)
 
 
 def watched(begun):
@@ -172,3 +180,72 @@ def test_a_run_that_stopped_before_its_end_is_no_result(recipe, tmp_path):
     table, summary = seed_variance(recipe, tmp_path, [1], train=stopped)
     assert "stopped after 4 steps, before its end" in table["error"][0]
     assert summary.empty
+
+
+@pytest.fixture
+def hours(monkeypatch):
+    """A clock on which every step of training takes an hour, for the deadline of what the process trains."""
+    clock, step = [0.0], Stepper.step
+
+    def hour(self, *args, **kwargs):
+        clock[0] += 3600
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Stepper, "step", hour)
+    ticking = functools.partial(deadline, clock=lambda: clock[0])
+    monkeypatch.setattr("utils.training.studies.deadline", ticking)
+    monkeypatch.setattr("utils.training.many.deadline", ticking)
+    return clock
+
+
+def test_trials_of_a_search_share_the_hours_and_one_that_is_stopped_is_gone_on_with(recipe, hours, tmp_path):
+    """Trials of 4 steps: a session of 6.5 hours stops after the second one's third step, the first that is too late."""
+    timed = recipe.replace(train={"max_hours": 6.5})
+    config = SearchConfig(name="lrs", trials=2, pruner="none", space={"train.lr": {"log": [1e-3, 1e-1]}})
+    first = search_recipe(timed, config, tmp_path)
+    assert first.table["state"].tolist() == ["complete", "fail", "waiting"]
+    assert "stopped for train.max_hours 6.5 after 3 steps" in str(first)
+    second = search_recipe(timed, config, tmp_path)
+    assert second.table["state"].tolist() == ["complete", "fail", "complete"]
+    runs = Run.all(tmp_path / "lrs")
+    assert [len(run.stamp["sessions"]) for run in runs] == [1, 2]
+    assert [run.metrics().index.max() for run in runs] == [4, 4]
+
+
+def test_runs_of_a_study_share_the_hours(recipe, hours, tmp_path):
+    timed = recipe.replace(train={"max_hours": 6.5})
+    table, summary = seed_variance(timed, tmp_path, [1, 2, 3])
+    assert summary.loc["loss", "runs"] == 1
+    assert [error[:11] for error in table["error"]] == ["", "stopped for", "not begun: "]
+    table, summary = seed_variance(timed, tmp_path, [1, 2, 3])
+    assert table["error"].tolist() == ["", "", ""]
+
+
+def test_recipes_trained_in_one_go_share_the_fewest_hours_that_one_of_them_asks_for(recipe, hours, tmp_path):
+    several = [recipe.replace(train={"seed": seed, "max_hours": most}) for seed, most in ((1, None), (2, 6.5), (3, 9))]
+    table = train_many(several, tmp_path)
+    assert [ended[:11] for ended in table["ended"]] == ["complete af", "stopped for", "not begun: "]
+    assert table["error"].tolist() == ["", "", ""]
+    assert len(Run.all(tmp_path)) == 2
+    assert (train_many(several, tmp_path)["ended"] == "complete after 4 steps").all()
+
+
+def test_the_forms_search_waits_for_the_forms_run_and_shares_its_hours(recipe, hours, tmp_path, monkeypatch):
+    timed = recipe.replace(train={"max_hours": 1e-9})
+    assert train(timed, tmp_path).stopped
+    run = Run.all(tmp_path)[0]
+    waiting = searched(timed, tmp_path, "search_training", 1)
+    assert str(waiting).startswith(f"No search: {run.path.name} is not complete yet. Run the same again")
+    assert not (tmp_path / "training").exists()
+    ended = recipe.replace(train={"max_hours": 4.0})  # which decides no weight
+    assert train(ended, tmp_path).progress.finished
+    assert len(Run.all(tmp_path)) == 1
+    stamp = run.stamp  # as if that session had begun two hours before: the form's search has two hours left
+    begun = datetime.fromisoformat(stamp["sessions"][-1]["started"]) - timedelta(hours=2)
+    stamp["sessions"][-1]["started"] = begun.isoformat()
+    run._write_stamp(stamp)
+    monkeypatch.setattr("psutil.Process.create_time", lambda self: begun.timestamp() - 1)
+    found = searched(ended, tmp_path, "search_training", 1)
+    assert found.table["state"].tolist() == ["fail", "waiting"]
+    assert "after 2 steps" in str(found)  # two hours less the test's own seconds: the second step is the first too late
+    assert str(searched(recipe, tmp_path, "search_training", 0)) == "No search: search_trials is 0."

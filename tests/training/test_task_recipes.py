@@ -18,7 +18,7 @@ from utils.training.recipes import build_model, open_trained, prepare_data, trai
 from utils.training.runs import newest_checkpoint
 
 SHORT = {
-    "max_steps": 7, "batch_size": 4, "warmup_steps": 2, "eval_every": 4, "eval_batches": 2, "sample_every": None,
+    "max_steps": 7, "batch_size": 4, "warmup_steps": 2, "eval_every": 4, "eval_batches": 2, "sample_every": 0,
     "checkpoint_every": 2, "log_every": 1, "device": "cpu", "precision": "fp32", "trackers": (),
 }  # fmt: skip
 COLOURS = ("red", "green", "blue", "white")
@@ -153,8 +153,14 @@ def test_an_own_file_of_code_is_trained_with_sizes_that_the_data_decide(table, t
     ("source", "message"),
     [
         ({"name": "example:bert"}, "is a masked_lm|is of kind masked_lm|masked_lm"),
-        ({"name": "example:gpt", "config": {"vocab_size": 20}}, "has embeddings for 20 ids, and the tokenizer has"),
-        ({"name": "example:gpt", "config": {"context_length": 8}}, "Rows have up to 32 tokens"),
+        (
+            {"name": "example:gpt", "config": {"vocab_size": 20}},
+            r"the model's embedding 20 rows.*source\.resize_embeddings=true",
+        ),
+        (
+            {"name": "example:gpt", "config": {"context_length": 8}},
+            r"Rows have up to 32 tokens.*lower data\.block_size, or for rows rows\.block_size and rows\.max_length",
+        ),
     ],
 )
 def test_a_model_of_another_kind_or_too_small_is_refused_before_anything_runs(source, message, tmp_path):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.arc.grids import _renamed, keys, to_canvas
+from utils.arc.grids import keys, renamed, to_canvas
 from utils.arc.groups import group
 from utils.arc.tasks import Pair, Task, TaskError
 
@@ -138,7 +138,7 @@ def pair_forms(pairs: Sequence[Pair]) -> list[bytes]:
         images = [((*one.shape[1:], *other.shape[1:]), one, other) for one, other in zip(inputs, outputs)]
         least = min(shape for shape, _, _ in images)
         cells = [
-            _renamed(np.concatenate([grids.reshape(len(numbers), -1) for grids in (one, other)], axis=1))
+            renamed(np.concatenate([grids.reshape(len(numbers), -1) for grids in (one, other)], axis=1))
             for shape, one, other in images
             if shape == least
         ]

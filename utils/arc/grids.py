@@ -69,7 +69,7 @@ def canonical_stack(grids: np.ndarray) -> np.ndarray:
     for image in sides:
         if image.shape[1] > image.shape[2]:  # only the lying images can be least
             continue
-        image = _renamed(image.reshape(count, -1))
+        image = renamed(image.reshape(count, -1))
         if least is None:
             least = image
             continue
@@ -79,7 +79,7 @@ def canonical_stack(grids: np.ndarray) -> np.ndarray:
     return least.reshape(count, min(height, width), max(height, width))
 
 
-def _renamed(cells: np.ndarray) -> np.ndarray:
+def renamed(cells: np.ndarray) -> np.ndarray:
     """(n, cells) with colours renamed 0, 1, ... in the order in which they appear: the least renaming."""
     count, size = cells.shape
     first = np.empty((count, COLOURS), np.int64)

@@ -167,10 +167,10 @@ def generate_task(
 ) -> Example:
     """A program, and a task from which it can be told; drawn again until the pairs show all of it.
 
-    The outputs differ from their inputs and from one another (`dsl_draw`); without any one step, and with any number
-    changed, the program would be wrong on a shown pair; and no other program of one step is right on all shown pairs,
-    but where it is one for one and right on the hidden pairs, too (`dsl_shown`). The shown grids have at most
-    `max_cells` cells together, the end of each row counted as one.
+    Each output differs from its input, not all are equal, and at most one has a single colour (`dsl_draw`); without any
+    one step, and with any number changed, the program would be wrong on a shown pair; and no other program of one step
+    is right on all shown pairs, but where it is one for one and right on the hidden pairs, too (`dsl_shown`). The shown
+    grids have at most `max_cells` cells together, the end of each row counted as one.
     """
     random = Random(int(rng.integers(1 << 63)))
     names = config.primitives or NAMES

@@ -51,6 +51,13 @@ class Prompt:
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
 
+    @property
+    def text(self) -> str:
+        """The content to be read by a person: of a chat each message under its role."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in self.content)
+
     def __str__(self) -> str:
         """`Task 00ab12cd: 900 tokens, 2 of 3 train pairs; dropped 1.`"""
         gone = f"; dropped {', '.join(map(str, self.dropped))}" if self.dropped else ""

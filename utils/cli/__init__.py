@@ -7,12 +7,12 @@ import sys
 
 import typer
 
-from utils.cli import checks, studies, training
+from utils.cli import checks, publish, studies, training
 from utils.rl.commands import app as ppo
 from utils.vae.commands import app as vae
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-for commands in (training, studies, checks):
+for commands in (training, studies, publish, checks):
     app.add_typer(commands.app)
 app.add_typer(vae, name="vae")
 app.add_typer(ppo, name="ppo")
@@ -29,9 +29,14 @@ def main() -> None:
     from utils.core.checkpoints import CheckpointError
     from utils.core.config import ConfigError
     from utils.core.run import RunError
+    from utils.publish.errors import HubError, ServeError
+    from utils.publish.manifest import ExportError
     from utils.rl.sandbox import SandboxError
 
-    known = (ConfigError, RunError, CheckpointError, GridError, TaskError, PromptError, ProgramsError, SandboxError)
+    known = (
+        ConfigError, RunError, CheckpointError, GridError, TaskError, PromptError, ProgramsError, SandboxError,
+        ExportError, HubError, ServeError,
+    )  # fmt: skip
     try:
         app()
     except known as error:

@@ -51,15 +51,22 @@ def runs(
 
 @app.command()
 def train_many(
-    recipe: Annotated[list[str], typer.Argument(help="YAML files, or names in configs/")],
+    recipe: Annotated[
+        list[str], typer.Argument(help="YAML files, or names in configs/; and settings to change in all of them")
+    ],
     root: Root = Path("runs"),
     processes: Annotated[int, typer.Option(min=1, help="runs at a time, each in a process of its own")] = 1,
 ) -> None:
     """Train several recipes, each its own run; one that fails stops no other. Exits 1 where one failed."""
+    from utils.core.config import ConfigError
     from utils.training import many
     from utils.training.recipes import load_recipe
 
-    table = many.train_many([load_recipe(one) for one in recipe], root, processes)
+    overrides = [one for one in recipe if "=" in one and not Path(one).exists()]
+    named = [one for one in recipe if one not in overrides]
+    if not named:
+        raise ConfigError(f"Only settings came ({', '.join(overrides)}); name at least one recipe before them.")
+    table = many.train_many([load_recipe(one, overrides) for one in named], root, processes)
     print(table.to_string(index=False))
     raise typer.Exit(bool((table["error"] != "").any()))
 
@@ -74,12 +81,11 @@ def search(
     storage: Annotated[str | None, typer.Option(help="URL of a database that several machines share")] = None,
 ) -> None:
     """Search settings by Optuna, each trial a run; a stopped search goes on. The best is left as a recipe."""
-    from utils.experiments.search import search as search_for
     from utils.training.recipes import load_recipe
-    from utils.training.studies import load_search, trial
+    from utils.training.studies import load_search, search_recipe
 
     config = load_search(space, [f"trials={trials}"] if trials else ())
-    print(search_for(load_recipe(recipe, overrides or ()), config, trial(root), root, storage=storage))
+    print(search_recipe(load_recipe(recipe, overrides or ()), config, root, storage=storage))
 
 
 @app.command()

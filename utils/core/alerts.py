@@ -126,12 +126,6 @@ class Watch:
         return new[::-1]
 
 
-def find_alerts(records: Iterable[Mapping[str, Any]], config: AlertConfig = AlertConfig()) -> list[Alert]:
-    """Every alert of a history, such as `jsonl.read(run.metrics_file)`, in order."""
-    watch = Watch(config)
-    return [alert for record in records for alert in watch.see(record)]
-
-
 def _is_loss(name: str) -> bool:
     leaf = name.rpartition("/")[2]
     return leaf == "loss" or leaf.endswith("_loss")

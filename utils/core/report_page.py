@@ -63,7 +63,7 @@ def _row(check: Check) -> str:
     drawn = {0: "", 1: "figure"}.get(len(inside), f"{len(inside)} figures")
     label = drawn.capitalize()
     if check.table is not None:
-        inside.insert(0, _table(check.name, check.table))
+        inside.insert(0, data_table(check.name, check.table))
         label = f"Table and {drawn}" if drawn else "Table"
     opened = " open" if check.status in ("fail", "warn") else ""
     details = f"<details{opened}><summary>{label}</summary>{''.join(inside)}</details>" if inside else ""
@@ -74,7 +74,8 @@ def _row(check: Check) -> str:
     )
 
 
-def _table(name: str, table: pandas.DataFrame) -> str:
+def data_table(name: str, table: pandas.DataFrame) -> str:
+    """A table's rows as HTML that scrolls by itself; `name` is what a screen reader says."""
     header, rows = columns(table)
     texts = [any(isinstance(row[at], (bool, str)) for row in rows) for at in range(len(header))]
     kinds = ["" if text else ' class="number"' for text in texts]

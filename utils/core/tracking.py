@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from utils.core import jsonl
 from utils.core.alerts import Alert, AlertConfig, Level, Watch
+from utils.core.deadline import AskedToStop
 from utils.core.delivery import Delivery, told
 from utils.core.monitor import Monitor
 from utils.core.redact import redacted
@@ -114,18 +115,22 @@ class Tracking:
         self._tell("sample", step, {"": texts} if isinstance(texts, str) else dict(texts))
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """A checkpoint that was written; the last and the best of a session are told without it."""
+        """A checkpoint that was written. The last and the best of a session are told at its end in any case."""
         self._tell("checkpoint", checkpoint)
 
     def uses(self, fingerprint: str, facts: Mapping[str, Any], *, folder: Path | None = None) -> None:
-        """The data that the run learns from: what it is, and the folder of its prepared files, if it is to be kept."""
+        """The data that the run learns from: what it is, and the folder of its prepared files, for trackers that are
+        set to keep them."""
         self._tell("uses", fingerprint, dict(facts), folder)
 
-    def alert(self, kind: str, text: str, *, level: Level = "WARN") -> None:
-        """Something to know about the run now; a `kind` is told once in a run."""
+    def alert(self, kind: str, text: str, *, level: Level = "WARN", step: int | None = None) -> None:
+        """Something to know about the run, at `step` (by default that of the last metrics).
+
+        A `kind` is told once in a run, and again where its step was lost with a session.
+        """
         if kind not in self._watch.told:
             self._watch.told.add(kind)
-            self._tell_alert(Alert(kind, self.step, level, redacted(text)))
+            self._tell_alert(Alert(kind, self.step if step is None else step, level, redacted(text)))
 
     def watch(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], int]) -> None:
         """From now on, histograms of the gradients that `optimizer` is about to apply, for the trackers that want them.
@@ -170,7 +175,9 @@ class Tracking:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, AskedToStop):
+            self.close(str(error))
+        elif isinstance(error, Exception):
             self.close(told(error), failed=True)
         else:
             self.close("" if error is None else "interrupted")

@@ -49,9 +49,9 @@ class WandbArtifacts:
         """A new version of the run's model, under the aliases step-N, last and best as it deserves."""
         import wandb
 
-        every = Checkpoints(self.run.path / "checkpoints").all()
+        every = self._every(checkpoint)
         aliases = [f"step-{checkpoint.step}"]
-        aliases += ["last"] if checkpoint.step == max(one.step for one in [*every, checkpoint]) else []
+        aliases += ["last"] if checkpoint.step == every[-1].step else []
         aliases += ["best"] if checkpoint.step in [one.step for one in _best(every)] else []
         facts = {"step": checkpoint.step, "metric": checkpoint.metric}
         artifact = wandb.Artifact(f"model-{self.run.id}", "model", metadata=facts)
@@ -63,6 +63,10 @@ class WandbArtifacts:
             self._upload(self.wandb_run.log_artifact, artifact, aliases=aliases)
         self.told.add(checkpoint.step)
 
+    def idle(self) -> bool:
+        """Whether every upload is done, so that a slow network never has more than one checkpoint in line."""
+        return all(upload.done() for upload in self.uploads)
+
     def close(self) -> None:
         """Tell the last and the best checkpoint, wait for the uploads, and raise what one of them raised."""
         for checkpoint in self._kept():
@@ -73,6 +77,14 @@ class WandbArtifacts:
             raise TimeoutError(f"{len(late)} artifacts were not uploaded in {self.patience:g} s")
         for upload in self.uploads:
             upload.result()
+
+    def _every(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        """The run's checkpoints by step, `checkpoint` and those beside it among them: it may lie on this machine's own
+        disk, and not yet in the run's folder (`core.mirror`)."""
+        there = Checkpoints(self.run.path / "checkpoints").all()
+        here = Checkpoints(checkpoint.path.parent).all()
+        found = {one.step: one for one in (*there, *here, checkpoint)}
+        return [found[step] for step in sorted(found)]
 
     def _kept(self) -> Sequence[Checkpoint]:
         """The last and the best checkpoint, as far as they are not there yet."""

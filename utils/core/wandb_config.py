@@ -12,7 +12,7 @@ from utils.core.config import Config
 
 class WandbConfig(Config):
     """Where a run goes in W&B. What is not given comes from the environment: WANDB_PROJECT, WANDB_ENTITY,
-    WANDB_RUN_GROUP, WANDB_TAGS (with commas), WANDB_MODE."""
+    WANDB_RUN_GROUP, WANDB_TAGS (with commas), WANDB_MODE; RUN_ALL_WANDB_DATA_FILES (true or false)."""
 
     project: str | None = None
     """project; by default run-all"""
@@ -26,6 +26,8 @@ class WandbConfig(Config):
     """by default online with a key, else offline"""
     gradients_every: int | None = Field(100, ge=1)
     """steps between histograms of the gradients; None: none"""
+    data_files: bool | None = None
+    """whether the prepared data's files go to W&B, and not only what they are; by default not"""
     start_seconds: float = Field(60.0, gt=0)
     """patience with a server that does not answer, before the session goes offline"""
     finish_seconds: float = Field(300.0, gt=0)
@@ -43,6 +45,7 @@ class WandbConfig(Config):
             "group": os.environ.get("WANDB_RUN_GROUP"),
             "tags": [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()],
             "mode": os.environ.get("WANDB_MODE"),
+            "data_files": os.environ.get("RUN_ALL_WANDB_DATA_FILES"),
         }
         found = {name: one for name, one in found.items() if one}
         kept = {} if config is None else {"gradients_every": config.gradients_every}  # None is an answer there

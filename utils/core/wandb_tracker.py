@@ -85,12 +85,12 @@ class WandbTracker(Tracker):
         self.wandb_run.alert(f"{self.run.name}: {alert.kind}"[:63], redacted(alert.text), level=alert.level)
 
     def uses(self, fingerprint: str, facts: Mapping[str, Any], folder: Path | None) -> None:
-        self.artifacts.uses(fingerprint, facts, folder)
+        self.artifacts.uses(fingerprint, facts, folder if self.config.data_files else None)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """A new version of the run's model. Offline only the last and the best are told, when the session ends: the
-        others are pruned before anyone syncs them."""
-        if not self.offline:
+        others are pruned before anyone syncs them; online those are left out that come while one is still uploaded."""
+        if not self.offline and self.artifacts.idle():
             self.artifacts.model(checkpoint)
 
     def close(self, outcome: str = "", failed: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from utils.core.check import Check
 from utils.data.special import special_of
 from utils.data.splits import normalised
-from utils.data.tokenizers import Tokenizer, TokenizerError
+from utils.data.tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,10 +37,8 @@ def ids_check(tokenizer: Tokenizer, model: nn.Module | None) -> Check:
         return Check(name, "skip", "no model was given")
     rows = embedding_of(model).num_embeddings
     if size > rows:
-        told = (
-            f"the tokenizer has {size:,} ids and the embedding {rows:,} rows: resize it (fit_embeddings, resize=True)"
-        )
-        return Check(name, "fail", f"{told}, or use the model's own tokenizer")
+        told = f"the tokenizer has {size:,} ids and the embedding {rows:,} rows: use the model's own tokenizer"
+        return Check(name, "fail", f"{told}, or ask for new rows, which begin untrained: source.resize_embeddings=true")
     spare = f", {rows - size:,} rows to spare" if rows > size else ""
     return Check(name, "pass", f"{size:,} ids in {rows:,} rows{spare}")
 

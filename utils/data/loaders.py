@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 
 from utils.core.folders import written_whole
 from utils.data.text import Corpus, CorpusConfig, CorpusError, load_corpus
-from utils.data.tokenizers import HFTokenizer, Tokenizer, TokenizerConfig, build_tokenizer, load_tokenizer
+from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizers import TokenizerConfig, build_tokenizer, load_tokenizer, version_of
 
 if TYPE_CHECKING:
     import pandas
@@ -61,9 +62,9 @@ class TokenBlocks:
     tokens: np.ndarray
     block_size: int
     characters: int
-    """characters of the split's text"""
+    """characters of the split's text; 0 where it is not known"""
     bytes: int
-    """UTF-8 bytes of the split's text"""
+    """UTF-8 bytes of the split's text; 0 where it is not known"""
 
     @property
     def targets(self) -> int:
@@ -71,8 +72,9 @@ class TokenBlocks:
 
     @property
     def units(self) -> dict[str, float]:
-        """Characters and bytes a token, for bits per character and per byte."""
-        return {"character": self.characters / len(self.tokens), "byte": self.bytes / len(self.tokens)}
+        """Characters and bytes a token, for bits per character and per byte; rows that came as ids have neither."""
+        counts = {"character": self.characters, "byte": self.bytes}
+        return {name: count / len(self.tokens) for name, count in counts.items() if count and len(self.tokens)}
 
     def num_batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> int:
         return -(-len(self._starts(seed, epoch)) // batch_size)
@@ -139,8 +141,8 @@ def prepare(config: DataConfig, root: Path) -> TextData:
     """Tokenize a corpus into a folder under `root`, or open the one an equal corpus and config left there."""
     corpus = load_corpus(config)
     settings = config.model_copy(update={"block_size": 1, "corpus": corpus.sha256})
-    if config.tokenizer.kind == "hf":  # the name does not say which version it stands for
-        version = HFTokenizer.load(config.tokenizer.name).fingerprint()
+    version = version_of(config.tokenizer)
+    if version is not None:
         settings = settings.replace(tokenizer={"name": version})
     identity = settings.fingerprint()
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.corpus).stem)

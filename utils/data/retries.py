@@ -7,6 +7,8 @@ Repeated: a connection that fails, a timeout, a server's 5xx, and 408 or 429. No
 from __future__ import annotations
 
 import logging
+import socket
+import urllib.error
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -54,12 +56,22 @@ def may_pass(error: BaseException) -> bool:
     if any(found & LASTING for found in names):
         return False
     for link, found in zip(chain, names):
-        status = getattr(getattr(link, "response", None), "status_code", None)
-        if isinstance(status, int):
+        status = _status(link)
+        if status is not None:
             return status >= 500 or status in PASSING
         if isinstance(link, (ConnectionError, TimeoutError)) or found & FAULTS:
             return True
+        if isinstance(link, socket.gaierror) and link.errno == socket.EAI_AGAIN:
+            return True
     return False
+
+
+def _status(error: BaseException) -> int | None:
+    """The status that a server answered with, by requests, httpx or urllib; None where it did not answer."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None and isinstance(error, urllib.error.HTTPError):
+        status = error.code
+    return status if isinstance(status, int) else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

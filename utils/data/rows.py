@@ -23,10 +23,9 @@ from utils.data import python_tasks
 from utils.data.files import READERS, from_dataset, read_file, read_folder, split_of
 from utils.data.retries import with_retries
 from utils.data.table import Table
-from utils.data.text import CorpusConfig, CorpusError, load_corpus
+from utils.data.text import BUILT_IN, CorpusConfig, CorpusError, load_corpus
 
 log = logging.getLogger(__name__)
-TEXTS = ("python-docs", "tiny-shakespeare")
 
 
 class RowsConfig(Config):
@@ -62,7 +61,7 @@ class RowsConfig(Config):
 def load_rows(config: RowsConfig) -> dict[str, Table]:
     """`train`, and `validation` and `test` as far as the source has them. Raises `CorpusError` where it has no rows."""
     name = config.source
-    if name in TEXTS:
+    if name in BUILT_IN:
         found = {"train": _paragraphs(name)}
     elif name in python_tasks.TASKS:
         found = {"train": python_tasks.TASKS[name]()}
@@ -102,7 +101,7 @@ def _local(path: Path, name: str) -> dict[str, Table]:
     if path.is_file():
         return {"train": read_file(path)}
     if not path.is_dir():
-        names = ", ".join((*TEXTS, *python_tasks.TASKS))
+        names = ", ".join((*BUILT_IN, *python_tasks.TASKS))
         raise CorpusError(f"No data {name!r}: expected {names}, hf:NAME, a folder, or a file of {', '.join(READERS)}.")
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         from datasets import load_from_disk

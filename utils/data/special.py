@@ -9,14 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.data.tokenizers import (
-    BPETokenizer,
-    CharTokenizer,
-    HFTokenizer,
-    Tokenizer,
-    TokenizerError,
-    WordPieceTokenizer,
-)
+from utils.data.bpe import BPETokenizer
+from utils.data.characters import CharTokenizer
+from utils.data.hugging_face import HFTokenizer
+from utils.data.tokenizer import Tokenizer, TokenizerError
+from utils.data.wordpiece import WordPieceTokenizer
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,11 @@ class Table:
         """`rows` rows at equal distances (so that a table sorted by class keeps them all); all where None."""
         if rows is None or rows >= len(self):
             return self
-        index = [row * len(self) // rows for row in range(rows)]
+        return self.take([row * len(self) // rows for row in range(rows)])
+
+    def take(self, index: Sequence[int]) -> Table:
+        """Some of the rows, in the order of `index`."""
+        index = [int(row) for row in index]
         columns = {
             name: [values[row] for row in index] if isinstance(values, (list, tuple)) else list(values[index])
             for name, values in self.columns.items()

@@ -27,7 +27,8 @@ from utils.data.ragged import Ragged
 from utils.data.rows import RowsConfig
 from utils.data.special import Special, special_of
 from utils.data.text import CorpusError
-from utils.data.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
+from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizers import TokenizerConfig, load_tokenizer
 
 if TYPE_CHECKING:
     from utils.core.check import Report

@@ -14,11 +14,15 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.core.config import Config, ConfigError
+from utils.data.retries import with_retries
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+BUILT_IN = ("python-docs", "tiny-shakespeare")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class CorpusError(ConfigError):
@@ -60,11 +64,24 @@ def load_corpus(config: CorpusConfig) -> Corpus:
     if name.startswith("hf:"):
         return _hugging_face(config)
     path = Path(name).expanduser().resolve()
+    if holds_rows(name):
+        raise CorpusError(
+            f"{name!r} is a {'folder' if path.is_dir() else f'{path.suffix} file'}, and a corpus is one text. Give it"
+            f" to a recipe that learns from rows, such as gpt_wikitext: rows.source={name}, and the column to learn"
+            " from in rows.text."
+        )
     if not path.is_file():
         raise CorpusError(
             f"No corpus {name!r}: expected python-docs, tiny-shakespeare, hf:NAME, or a text file's path."
         )
     return Corpus(read_text(path), str(path))
+
+
+def holds_rows(name: str) -> bool:
+    """Whether a corpus of this name would be rows (a table, or a folder of files), which `data.rows` reads."""
+    path = Path(name).expanduser()
+    named = name in ("", *BUILT_IN) or name.startswith("hf:")
+    return not named and (path.suffix in TABLES or path.is_dir())
 
 
 def read_text(path: Path) -> str:
@@ -101,8 +118,12 @@ def _tiny_shakespeare() -> Path:
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHAKESPEARE_SHA256:
         return path
     cache.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def download() -> None:
         download_url_to_file(SHAKESPEARE_URL, str(path), hash_prefix=SHAKESPEARE_SHA256, progress=False)
+
+    try:
+        with_retries(download, "Downloading tiny-shakespeare")
     except (OSError, RuntimeError) as error:  # no network, or another hash
         raise CorpusError(
             f"tiny-shakespeare could not be downloaded from {SHAKESPEARE_URL}: {error}. Try again, put the file at"
@@ -115,8 +136,12 @@ def _hugging_face(config: CorpusConfig) -> Corpus:
     from datasets import load_dataset
 
     name = config.corpus.removeprefix("hf:")
+
+    def read() -> Any:
+        return load_dataset(name, config.hf_config, split=config.hf_split)
+
     try:
-        rows = load_dataset(name, config.hf_config, split=config.hf_split)
+        rows = with_retries(read, f"Reading {config.corpus}")
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"Hugging Face dataset {name!r} could not be loaded: {error}") from error
     if config.hf_column not in rows.column_names:

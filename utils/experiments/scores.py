@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from utils.core import jsonl
 from utils.core.config import flatten
-from utils.core.run import Run
+from utils.core.run import Run, RunError
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +22,7 @@ HIGHER = ("accuracy", "f1", "bleu", "chrf", "pass@", "greedy", "exact", "score",
 
 
 def direction(metric: str, better: Better = "auto") -> Literal["lower", "higher"]:
-    """Which way a metric is better, told by the last part of its name. Raises ValueError where that does not say."""
+    """Which way a metric is better, told by the last part of its name. Raises RunError where that does not say."""
     if better != "auto":
         return better
     leaf = metric.rpartition("/")[2]
@@ -30,7 +30,7 @@ def direction(metric: str, better: Better = "auto") -> Literal["lower", "higher"
         return "lower"
     if any(part in leaf for part in HIGHER):
         return "higher"
-    raise ValueError(f'Is {metric} better high or low? Its name does not say: give better="lower" or better="higher".')
+    raise RunError(f'Is {metric} better high or low? Its name does not say: give better="lower" or better="higher".')
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from utils.experiments.search import Search
+    from utils.experiments.search_found import Search
 
 
 def plot_history(search: Search, ax: Axes | None = None) -> Figure:

@@ -22,7 +22,7 @@ from utils.core.run import RunError
 if TYPE_CHECKING:
     import optuna
 
-    from utils.experiments.search import SearchConfig
+    from utils.experiments.search_config import SearchConfig
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 30, 180
 RETRIES = 5
@@ -124,26 +124,27 @@ def free_dead_trials(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def try_again(study: optuna.Study, number: int) -> None:
-    """Count a running trial as failed, and put its settings in line for a new one, `RETRIES` times at most."""
+def try_again(study: optuna.Study, number: int, retries: int | None = RETRIES) -> None:
+    """Count a running trial as failed, and put its settings in line for a new one, `retries` times at most (None:
+    however often, for trials that get further each time)."""
     import optuna
 
     with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another process was first
         study.tell(number, state=optuna.trial.TrialState.FAIL)
-        _put_in_line(study, number)
+        _put_in_line(study, number, retries)
 
 
-def interrupted(study: optuna.Study, number: int) -> None:
+def interrupted(study: optuna.Study, number: int, retries: int | None = RETRIES) -> None:
     """As `try_again`, of this process's own trial, which Optuna may have counted as failed already."""
     if study.get_trials(deepcopy=False)[number].state.is_finished():
-        _put_in_line(study, number)
+        _put_in_line(study, number, retries)
     else:
-        try_again(study, number)
+        try_again(study, number, retries)
 
 
-def _put_in_line(study: optuna.Study, number: int) -> None:
+def _put_in_line(study: optuna.Study, number: int, retries: int | None) -> None:
     with quiet():
-        _again()(study, study.get_trials(deepcopy=False)[number])
+        _again(retries)(study, study.get_trials(deepcopy=False)[number])
 
 
 def is_again(trial: optuna.trial.FrozenTrial) -> bool:
@@ -178,11 +179,11 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _again() -> Any:
+def _again(retries: int | None = RETRIES) -> Any:
     import optuna
 
     with quiet():
-        return optuna.storages.RetryHeartbeatStaleTrialCallback(RETRIES, inherit_intermediate_values=True)
+        return optuna.storages.RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
 
 
 def _process(pid: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from utils.core.config import Config, ConfigError, flatten, parse_overrides
+from utils.core.deadline import OutOfTime, check_time
 from utils.core.redact import redacted
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def sweep(
     """`run_one` of the base config under each variation: overrides such as `["train.lr=3e-4"]`, or a grid of values.
 
     A row a variation, in their order; a column for each setting that any of them changes, each metric, `seconds`, and
-    `error`: "" or what went wrong. A variation that fails, in its settings or in its run, does not stop the others.
+    `error`: "" or what went wrong. A variation that fails, in its settings or in its run, does not stop the others; one
+    that ran out of time (`core.deadline`) does, since they share the hours.
     """
     import pandas
 
@@ -55,14 +57,22 @@ def sweep(
     lists = [[one] if isinstance(one, str) else list(one) for one in several]
     own = dict(flatten(base.model_dump(mode="json")))
     changed = list(dict.fromkeys(key for one in lists for key, _ in flatten(parse_overrides(one))))
-    rows, metrics = [], []
+    rows, metrics, over = [], [], ""
     for number, overrides in enumerate(lists):
         start, found, error = time.perf_counter(), {}, ""
         given = dict(flatten(parse_overrides(overrides)))
         try:
+            if over:
+                raise OutOfTime(over)
+            check_time()
             found = dict(run_one(base.replace(overrides)))
             if clash := {*changed, "seconds", "error"} & set(found):
                 raise ConfigError(f"Metrics and settings of the same name, {', '.join(sorted(clash))}; rename one.")
+        except OutOfTime as stop:
+            found, error = {}, str(stop)
+            if not over:
+                over = "not begun: the hours of this session (max_hours) are over; run the same again"
+                log.warning("Variation %d of %d: %s", number + 1, len(lists), error)
         except Exception as fault:  # recorded in the row; an interrupt travels
             found, error = {}, described(fault)
             log.warning("Variation %d of %d (%s) failed: %s", number + 1, len(lists), " ".join(overrides), told(fault))

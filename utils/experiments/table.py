@@ -1,7 +1,11 @@
-"""A root folder's runs as one table: a view computed anew from their folders each time, without any registry."""
+"""A root folder's runs as one table: a view computed anew from their folders each time, without any registry.
+
+Runs in folders of their own, such as a search's trials and reproductions, are among them, under their path.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -12,14 +16,15 @@ import yaml
 
 from utils.core import report_page
 from utils.core.run import STAMP, Run, RunError
-from utils.experiments.compare import _text, html_table
 from utils.experiments.scores import Better, direction, hours, score, seeds, settings
+from utils.experiments.shown import html_table, text_table
 
 if TYPE_CHECKING:
     import pandas
 
 MARKS = (STAMP, "config.yaml", "metrics.jsonl")  # a folder with one of them is a run, or was meant to be one
 PREFERRED = ("validation/loss", "validation/pass@1")
+DEPTH = 3  # folders down from the root in which runs are looked for
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,21 @@ class ExperimentTable:
         return table.sort_values(self.metric, ascending=ascending, kind="stable").reset_index(drop=True)
 
     def sort(self, metric: str, *, better: Better = "auto") -> ExperimentTable:
-        """The same runs, the best by any logged metric first; those without it last. Raises ValueError where no run has
-        it, or where its name does not say which way is better and `better` does not either."""
+        """The same runs, the best by any logged metric first; those without it last.
+
+        Raises `RunError` where no run has it (but for those that every run comes to, `PREFERRED`), or where its name
+        does not say which way is better and `better` does not either.
+        """
         known = sorted({name for frame in self.metrics.values() for name in frame})
-        if metric not in known:
-            raise ValueError(f"No run under {self.root} has {metric}; logged are: {', '.join(known) or 'none'}.")
+        if metric not in known and metric not in PREFERRED:
+            raise RunError(f"No run under {self.root} has {metric}; logged are: {', '.join(known) or 'none'}.")
         direction(metric, better)
         return replace(self, metric=metric, better=better)
 
     def _row(self, run: Run, shown: list[str]) -> dict[str, Any]:
         frame = self.metrics[run.id]
         row = {
-            "run": run.path.name,
+            "run": run.path.relative_to(self.root).as_posix(),
             "started": run.created[:16].replace("T", " "),
             "sessions": len(run.stamp["sessions"]),
             "steps": int(frame.index[-1]) if len(frame) else 0,
@@ -79,21 +87,24 @@ class ExperimentTable:
     def _value(self, frame: pandas.DataFrame, name: str) -> float | None:
         try:
             way, last = direction(name, self.better if name == self.metric else "auto"), False
-        except ValueError:
+        except RunError:
             way, last = "lower", True
         found = score(frame[name], way) if name in frame else None
         return None if found is None else found.last if last else found.best
 
+    def _head(self) -> str:
+        return f"{len(self.runs)} {'run' if len(self.runs) == 1 else 'runs'} under {self.root}"
+
     def __str__(self) -> str:
-        head = f"{len(self.runs)} runs under {self.root}"
+        head = self._head()
         reasons = [f"  {folder}: {reason}" for folder, reason in self.unreadable.items()]
         left_out = "\n".join([f"{len(reasons)} folders could not be read:", *reasons]) if reasons else ""
-        return "\n\n".join(filter(None, [head, _text(self.table) if self.runs else "", left_out]))
+        return "\n\n".join(filter(None, [head, text_table(self.table) if self.runs else "", left_out]))
 
     def _repr_html_(self) -> str:
         import pandas
 
-        parts = [f"<p>{len(self.runs)} runs under {escape(str(self.root))}</p>"]
+        parts = [f"<p>{escape(self._head())}</p>"]
         parts += [html_table(self.table)] if self.runs else []
         if self.unreadable:
             reasons = pandas.DataFrame(
@@ -104,25 +115,32 @@ class ExperimentTable:
 
 
 def experiment_table(root: str | Path, *, sort: str | None = None, better: Better = "auto") -> ExperimentTable:
-    """The runs in the folders directly under `root`. Raises ValueError where there is no such folder."""
+    """The runs in the folders under `root`, and in folders in there. Raises `RunError` where there is no folder."""
     root = Path(root).expanduser().resolve()
     if not root.is_dir():
-        raise ValueError(f"No folder {root}; expected one with runs in it.")
+        raise RunError(f"No folder {root}; expected one with runs in it.")
     runs, metrics, unreadable = [], {}, {}
-    for folder in sorted(root.iterdir()):
-        if folder.name.startswith(".") or not folder.is_dir():
-            continue
+    for folder in _folders(root, DEPTH):
         try:
-            if not any((folder / mark).exists() for mark in MARKS):
-                continue  # no run, and nothing says so
             run = Run.open(folder)
             found = run.metrics()
             run.config.items(), hours(run)  # the rest of what a row is made of
         except (RunError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            unreadable[folder.name] = " ".join(f"{type(error).__name__}: {error}".split())
+            unreadable[folder.relative_to(root).as_posix()] = " ".join(f"{type(error).__name__}: {error}".split())
         else:
             runs.append(run)
             metrics[run.id] = found
     runs.sort(key=lambda run: (run.created, run.id))
     table = ExperimentTable(root, runs, metrics, unreadable)
     return table if sort is None else table.sort(sort, better=better)
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """Folders that are runs, or were meant to be; what lies in a run is its own."""
+    for folder in sorted(root.iterdir()):
+        if folder.name.startswith(".") or folder.is_symlink() or not folder.is_dir():
+            continue
+        if any((folder / mark).exists() for mark in MARKS):
+            yield folder
+        elif depth > 1:
+            yield from _folders(folder, depth - 1)

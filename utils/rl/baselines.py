@@ -51,18 +51,16 @@ def always(rule: Callable[[Task], str]) -> Writer:
 
 
 def random_programs(examples: Sequence[Example]) -> Writer:
-    """Writes the programs of examples drawn at random: what the generator's programs solve of tasks they never saw.
-
-    With a pool's training examples that is a draw from the very distribution that made the tasks.
-    """
+    """Writes programs of examples, each different one as often as any other, however many examples it made."""
     if not examples:
         raise ValueError("No example to draw programs from; expected at least one.")
+    programs = list(dict.fromkeys(example.program for example in examples))
 
     def write(problems: Sequence[Problem], samples: int | None, *, seed: int) -> Drawn | None:
         if samples is None:
             return None
-        chosen = np.random.default_rng(seed).integers(len(examples), size=len(problems) * samples)
-        return _drawn([examples[at].program for at in chosen])
+        chosen = np.random.default_rng(seed).integers(len(programs), size=len(problems) * samples)
+        return _drawn([programs[at] for at in chosen])
 
     return write
 

@@ -33,7 +33,10 @@ def train(
 
 @app.command()
 def evaluate(run: RunPath, update: Update = None) -> None:
-    """Judge a checkpoint on the test tasks, beside its start and the baselines; writes the run's report."""
+    """Judge a checkpoint on the test tasks, beside its start and the baselines; writes the run's report.
+
+    Other weights than the best are reported in results/update-N of the run, beside its own report.
+    """
     from utils.core.device import choose, make_fabric
     from utils.rl.recipes import open_trained
     from utils.rl.report import judge, start_policy, write_report

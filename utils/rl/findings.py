@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas
 
 from utils.core.check import Check, Report, Status
+from utils.rl.advice import next_steps
 from utils.rl.estimates import Estimate
 from utils.rl.evaluation import Evaluation, paired, spread
 from utils.rl.tables import ending_table, metric_card, part_table, points
@@ -29,7 +30,8 @@ MANY_TRICKS, MANY_CUT = 0.01, 0.05  # shares of programs above which there is so
 def findings(
     trained: Trained, found: Judgement, sandbox: Sandbox, figures: Mapping[str, Figure] | None = None
 ) -> Report:
-    """The report of a run: what PPO changed, beside baselines, on which tasks, with which programs, how it went."""
+    """The report of a run: what PPO changed, beside baselines, on which tasks, with which programs, how it went, and
+    what to try next."""
     drawn = figures or {}
     before, after, config = found.before, found.after, trained.recipe.evaluation
     checks = [
@@ -44,6 +46,7 @@ def findings(
         arc(found),
         contained(sandbox),
     ]
+    checks.append(next_steps(checks, trained.recipe))
     facts = {
         "run": trained.run.id,
         **trained.policy.facts,

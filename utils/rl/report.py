@@ -1,6 +1,7 @@
 """The report of a judged run: results/metrics.json, results/report.html and report.md, from its best weights.
 
-Leaves out the judging (`rl.judgement`) and what is said of it (`rl.findings`).
+Other weights than the best are reported beside these, in results/update-N/ (metrics.json, report.html). Leaves out the
+judging (`rl.judgement`) and what is said of it (`rl.findings`).
 """
 
 from __future__ import annotations
@@ -24,17 +25,23 @@ from utils.rl.sandbox import Job, Sandbox
 from utils.rl.tables import change_table, ending_table, metric_card, part_table, solved_and_unsolved
 from utils.rl.task_plots import plot_solution
 from utils.training.report import markdown_table, write_page
+from utils.training.runs import best_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["AFTER", "BEFORE", "finish", "judge", "outputs_of", "plot_examples", "start_policy", "write_report"]
+__all__ = [
+    "AFTER", "BEFORE", "finish", "judge", "outputs_of", "plot_examples", "results_of", "start_policy", "write_report",
+]  # fmt: skip
 
 
-def finish(run: Run) -> Path:
-    """Judge a trained run and report it; report.md. Several processes share the tasks, the first one writes."""
-    trained = open_trained(run.path)
+def finish(run: Run, update: int | None = None) -> Path:
+    """Judge a trained run, its best weights or those of one update, and report it; the path of the report.
+
+    Several processes share the tasks, the first one writes.
+    """
+    trained = open_trained(run.path, update)
     recipe = trained.recipe
     before = start_policy(trained)
     fabric = make_fabric(choose(recipe.ppo.device, recipe.ppo.precision))
@@ -43,6 +50,12 @@ def finish(run: Run) -> Path:
         if not fabric.is_global_zero:
             return run.path / "report.md"
         return write_report(trained, found, sandbox)
+
+
+def results_of(run: Run, update: int) -> Path:
+    """Where the results of an update's weights lie: in results/ those of the best, in a folder of its own any other."""
+    folder = run.path / "results"
+    return folder if update == best_checkpoint(run).step else folder / f"update-{update}"
 
 
 def write_results(path: str | Path, trained: Trained, found: Judgement) -> Path:
@@ -69,9 +82,13 @@ def write_results(path: str | Path, trained: Trained, found: Judgement) -> Path:
 
 
 def write_report(trained: Trained, found: Judgement, sandbox: Sandbox) -> Path:
-    """Write results/metrics.json, results/report.html, report.md and their figures; the path of report.md."""
+    """Write metrics.json and report.html of the results, and of the best weights report.md and its figures.
+
+    Returns the path of report.md, or of report.html where these are not the best weights.
+    """
     run, update = trained.run, trained.update
-    write_results(run.path / "results" / "metrics.json", trained, found)
+    results = results_of(run, update)
+    write_results(results / "metrics.json", trained, found)
     figures = {
         "learning": plot_learning(run),
         "before_after": plot_before_after(found.all),
@@ -80,9 +97,11 @@ def write_report(trained: Trained, found: Judgement, sandbox: Sandbox) -> Path:
         "lengths": plot_lengths(found.policies),
         **plot_examples(found, sandbox),
     }
+    page, _ = findings(trained, found, sandbox, figures).save(results, "report")
+    if results.name != "results":
+        return page
     for name, figure in figures.items():
         run.save_figure(figure, name)
-    findings(trained, found, sandbox, figures).save(run.path / "results", "report")
     examples = "\n".join(
         f"![{name}](figures/{name}.png)" for name in figures if name.startswith(("solved", "unsolved"))
     )

@@ -11,8 +11,6 @@ running of programs (`rl.sandbox`), and what is a trick (`rl.tricks`).
 
 from __future__ import annotations
 
-import ast
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from pydantic import Field, model_validator
 
 from utils.arc.tasks import Pair
 from utils.core.config import Config
+from utils.rl.syntax import parsed
 from utils.rl.tricks import TRICKS, Trick, trick_of
 
 if TYPE_CHECKING:
@@ -69,7 +68,8 @@ class RewardConfig(Config):
     literal_cells: int = Field(9, ge=1)
     """cells of colours in a list of lists from which it counts as a grid held as numbers"""
     literal_values: int = Field(30, ge=1)
-    """numbers in any one list, or digits in a text or number, from which it does"""
+    """digits of numbers and characters of texts in a program from which it does; where it is wrong on a shown pair,
+    already as many as the smallest hidden output has cells, and `literal_cells` at least"""
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -107,10 +107,10 @@ def score(
 ) -> Scored:
     """The reward of a program that the sandbox ran on the inputs of `pairs`, then of `shown`, in their order.
 
-    `shown` are pairs that the prompt held: nothing is earned or lost by them, but a trick is told by all of them, as
-    few hidden pairs may look alike by chance. Equal outputs are equal in size and every cell. A program too tangled for
-    `ast.parse` counts as no Python even where it ran, as tricks in it could not be seen. Raises ValueError where
-    outcome and pairs do not match.
+    `shown` are pairs that the prompt held: nothing is earned or lost by them, but they tell a trick, as few hidden
+    pairs may look alike by chance, and a program that is right on all of them from one. Equal outputs are equal in size
+    and every cell. A program too tangled for `ast.parse` counts as no Python even where it ran, as tricks in it could
+    not be seen. Raises ValueError where outcome and pairs do not match.
     """
     count = len(pairs)
     if not 1 <= count <= config.most_pairs or len(outcome.outputs) != count + len(shown):
@@ -119,7 +119,7 @@ def score(
             f" for 1 to {config.most_pairs} hidden pairs (setting most_pairs)"
         )
     outputs = outcome.outputs[:count]
-    tree = _parsed(program)
+    tree = parsed(program)
     if tree is None:
         return Scored(config.syntax, 0.0, _components(faults=config.syntax), fault="syntax")
     kinds = [_kind(outcome, at) for at in range(count)]
@@ -132,7 +132,7 @@ def score(
     )
     wrong, fault = wrong / count, next(filter(None, kinds), "")
     held = {"cells": config.literal_cells, "values": config.literal_values}
-    trick = trick_of(tree, outcome.outputs, [*pairs, *shown], **held)
+    trick = trick_of(tree, outcome.outputs, pairs, shown, **held)
     if trick:
         limit = config.forbidden if trick == "peeking" else config.trick
         parts = _components(wrong=wrong, faults=faults, trick=min(limit - wrong - faults, 0.0))
@@ -214,13 +214,3 @@ def _kind(outcome: Outcome, at: int) -> str:
     if fault is None or fault.kind not in FAULTS:
         raise ValueError(f"no output for input {at}, and {fault}; expected a fault among {', '.join(FAULTS)}")
     return fault.kind
-
-
-def _parsed(program: str) -> ast.Module | None:
-    """The syntax tree; None for what is no Python, or too deeply nested or too large for the parser."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes and the like in a text that is only looked at
-        try:
-            return ast.parse(program)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.arc.prompts import PromptError
-from utils.arc.tasks import Pair, Task
+from utils.arc.tasks import Pair, Task, find_task
 from utils.rl.draws import draw_programs, seed_of
 from utils.rl.rollout import Problem
 from utils.rl.sandbox import Job, Sandbox
@@ -87,16 +87,27 @@ class Solution:
         )
 
 
-def told(task: Task, dialogue: Dialogue) -> str:
+def asked_task(name: str) -> Task | None:
+    """The task that a form's field asks for (`find_task`); None where it is empty, and none is to be tried."""
+    return find_task(name) if name.strip() else None
+
+
+def told(task: Task | None, dialogue: Dialogue) -> str:
     """How much of a task its prompt holds; or why it cannot be tried."""
+    if task is None:
+        return "None is to be tried at the end: the field `task` is empty."
     try:
         return f"To be tried at the end: {dialogue.prompt(task)}"
     except PromptError as error:
         return f"Not to be tried at the end: {error}"
 
 
-def attempt(task: Task, trained: Trained, samples: int = 64, *, seed: int = 0, sandbox: Sandbox) -> Solution | str:
-    """`solve`; or, where the task does not fit the prompt, that it was not tried, and why."""
+def attempt(
+    task: Task | None, trained: Trained, samples: int = 64, *, seed: int = 0, sandbox: Sandbox
+) -> Solution | str:
+    """`solve`; or, where there is no task or it does not fit the prompt, that none was tried, and why."""
+    if task is None:
+        return "Not tried: the field `task` is empty."
     try:
         return solve(task, trained, samples, seed=seed, sandbox=sandbox)
     except PromptError as error:

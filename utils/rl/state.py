@@ -86,6 +86,11 @@ class PPOState:
                 "The run was trained by %d processes and goes on with %d: from here on it draws other programs than it"
                 " would have.", len(state["rng"]), self.fabric.world_size,
             )  # fmt: skip
+        if state["config"]["sample_batch"] != self.config.sample_batch:
+            log.warning(
+                "The run was trained with ppo.sample_batch %s and goes on with %s: from here on it draws other programs"
+                " than it would have.", state["config"]["sample_batch"], self.config.sample_batch,
+            )  # fmt: skip
 
     def _check_same(self, state: dict[str, Any]) -> None:
         changed = differences(state["config"], self.config.arithmetic(), "ppo.")

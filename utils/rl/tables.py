@@ -70,15 +70,6 @@ def ending_table(evaluations: Mapping[str, Evaluation]) -> pandas.DataFrame:
     return table
 
 
-def gained_and_lost(before: Evaluation, after: Evaluation) -> dict[str, np.ndarray]:
-    """Numbers of the tasks whose share of programs that solve them rose and fell most, the largest changes first."""
-    paired(before, after, "pass@1")  # raises where the tasks are others
-    change = after.values("pass@1") - before.values("pass@1")
-    order = np.argsort(-change, kind="stable")
-    fallen = order[::-1]
-    return {"gained": order[change[order] > 0], "lost": fallen[change[fallen] < 0]}
-
-
 def solved_and_unsolved(evaluation: Evaluation, count: int = 4) -> dict[str, np.ndarray]:
     """Numbers of some tasks: of the solved those of most steps, of the others those that came nearest, then of least.
 

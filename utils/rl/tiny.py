@@ -55,7 +55,7 @@ def views_of(input_ids: Tensor, row: Tensor, column: Tensor, part: Tensor, insid
     has the colour OUTSIDE. The last number is for tokens that are no cell of an output.
     """
     ids = PieceTokenizer
-    B, size = len(input_ids), (PARTS + 1) * SIDE * SIDE
+    B, size = input_ids.shape[0], (PARTS + 1) * SIDE * SIDE
     cell = inside & (input_ids != ids.row_id)
     own = (input_ids - ids.first_cell).clamp(0, COLOURS - 1)
     canvas = input_ids.new_full((B, size + 1), OUTSIDE)  # every grid, one place later, so that an input is at `part`

@@ -1,7 +1,7 @@
 """One update of PPO: a rollout, the passes over it, and what there is to log of them (algorithm 1).
 
 What it draws is a function of the run's seed, the update's number and the process. Leaves out the arithmetic
-(`rl.ppo`), and when updates are made and saved (`rl.loop`).
+(`rl.ppo`), and when updates are made and saved (`rl.session`).
 """
 
 from __future__ import annotations

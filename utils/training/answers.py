@@ -20,15 +20,10 @@ from utils.core.config import ConfigError
 from utils.data.collate import padded
 from utils.data.task import Task, TaskData, start_of
 from utils.training.callbacks import Sampler
+from utils.training.classes import classification_metrics, predict_classes
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
-from utils.training.judging import (
-    classification_metrics,
-    generate_seq2seq,
-    generation_metrics,
-    predict_classes,
-    predict_texts,
-)
+from utils.training.generation import generate_seq2seq, generation_metrics, predict_texts
 from utils.training.objectives import IGNORED, OBJECTIVES, Batch
 
 if TYPE_CHECKING:
@@ -73,7 +68,7 @@ def final_metrics(
     """The metrics of a model on validation and test (where there is one): a row a metric, a column a split.
 
     Beside means over targets: perplexity of language tasks, macro F1 of a classifier, and BLEU, chrF and exact matches
-    of what a seq2seq model makes of each source.
+    of what a seq2seq model makes of each source (its targets cut at `rows.max_target_length`, as in training).
     """
     import pandas
 
@@ -130,19 +125,34 @@ def answers(model: nn.Module, data: TaskData, rows: int = ROWS) -> Answers:
 def answer_texts(model: nn.Module, data: TaskData, texts: Sequence[str]) -> Answers:
     """What a model says of texts of one's own: a class, a target, or what stands at each mask.
 
-    Raises `ConfigError` for a text for a masked language model that has no mask token.
+    A classifier of two texts (`rows.second`) gets both in one, a tab between them. Raises `ConfigError` where one of
+    them is missing, and for a text for a masked language model that has no mask token.
     """
     import pandas
 
     special, tokenizer = data.special, data.tokenizer
     longest = data.config.longest(data.task)
-    ids = [special.around(tokenizer.encode(data.config.prefix + text), longest=longest) for text in texts]
+    pairs = [_pair(data, text) for text in texts]
+    ids = [special.around(*(tokenizer.encode(one) for one in pair), longest=longest) for pair in pairs]
     if data.task == "masked_lm" and any(special.mask not in row for row in ids):
         mask = tokenizer.decode([special.mask])
         raise ConfigError(f"A masked language model fills in {mask}; put it into each text: The {mask} of the list.")
     inputs, mask = (torch.as_tensor(part) for part in padded(ids, special.padding))
     said = _in_eval(model, data, {"input_ids": inputs, "attention_mask": mask})
     return Answers(pandas.DataFrame({"text": texts, "model says": said}))
+
+
+def _pair(data: TaskData, text: str) -> list[str]:
+    """What a model reads of a text: itself, or its two parts."""
+    if data.task != "classifier" or not data.config.second:
+        return [data.config.prefix + text if data.task == "seq2seq" else text]
+    parts = text.split("\t")
+    if len(parts) != 2:
+        raise ConfigError(
+            f"This classifier reads two texts, the columns {data.config.text} and {data.config.second}; got"
+            f" {text[:60]!r}. Give both in one, a tab between them: {data.config.text}<tab>{data.config.second}."
+        )
+    return parts
 
 
 def _in_eval(model: nn.Module, data: TaskData, batch: Batch) -> list[str]:

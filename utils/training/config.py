@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from utils.core.config import Config
 from utils.core.device import DeviceName, PrecisionName
+from utils.core.reporting import DECIDES_NO_WEIGHT
 from utils.core.tracking import TrackerName
 
 
@@ -72,10 +73,11 @@ class TrainConfig(Config):
     """fall of the validation loss that counts as an improvement"""
     restore_best: bool = True
     """leave the weights of the best evaluation in the model at the end, not the last ones"""
-    sample_every: int | None = Field(None, ge=1)
-    """steps between printed samples; None: none"""
+    sample_every: int | None = Field(None, ge=0)
+    """steps between printed samples; None: one with each evaluation, 0: none"""
     max_hours: float | None = Field(None, gt=0)
-    """hours after which a session stops, saved, before its machine is taken away; None: no limit"""
+    """hours after which a session (one run; or a whole search, study or list of recipes) stops, saved, before its
+    machine is taken away; None: no limit"""
 
     checkpoint_every: int | None = Field(None, ge=1)
     """steps between checkpoints; None: at evaluations that improve, by the clock, and at the end"""
@@ -113,24 +115,4 @@ class TrainConfig(Config):
 
     def arithmetic(self) -> dict[str, Any]:
         """The settings that decide the weights: a run resumed with others would be another experiment."""
-        return self.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
-
-
-# A resumed session may run elsewhere, report more or less, and write more or fewer checkpoints.
-_FREE_TO_CHANGE = {
-    "device",
-    "precision",
-    "compile",
-    "gradient_checkpointing",
-    "deterministic",
-    "log_every",
-    "sample_every",
-    "max_hours",
-    "eval_batch_size",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "keep_last",
-    "keep_best",
-    "local_checkpoints",
-    "trackers",
-}
+        return self.model_dump(mode="json", exclude=set(DECIDES_NO_WEIGHT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -16,10 +17,13 @@ from utils.training.config import TrainConfig
 from utils.training.failing import Place, name_rows
 from utils.training.memory import Rows, out_of_memory
 from utils.training.metrics import WeightedMeans, language_metrics
-from utils.training.objectives import Batch, Objective, count_targets
+from utils.training.objectives import OBJECTIVES, Batch, Objective, count_targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+LANGUAGE_TASKS = ("causal_lm", "masked_lm", "seq2seq")
 
 
 class Split(Protocol):
@@ -52,7 +56,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Means of the objective's values over every target of `split` (or `config.eval_batches` batches of it).
 
-    For a split of text (one with `units`) also perplexity and bits per character and byte. Several processes share the
+    For a language task (by its objective, or a split with `units`) also perplexity, and bits per character and byte
+    where the split knows its `units`. Several processes share the
     batches, and all get the result. Where memory runs out, fewer rows go through the model at once: `limit` holds how
     many, over several evaluations. Raises `OutOfMemory` where one is too much, `RowError` where single rows fail.
     """
@@ -83,7 +88,15 @@ def evaluate(
     finally:
         model.train(mode)
     result = means.compute(fabric)
-    return language_metrics(result, split.units) if hasattr(split, "units") else result
+    language = hasattr(split, "units") or _is_language(objective)
+    return language_metrics(result, getattr(split, "units", {})) if language else result
+
+
+def _is_language(objective: Objective) -> bool:
+    """Whether its loss is that of tokens, also where keywords are bound to it."""
+    while isinstance(objective, functools.partial):
+        objective = objective.func
+    return objective in [OBJECTIVES[task] for task in LANGUAGE_TASKS]
 
 
 def evaluation_rows() -> Rows:

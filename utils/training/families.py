@@ -39,7 +39,7 @@ class FamilyRecipe(Config):
         given = list(overrides)
         if path is None:
             return super().load(None, given, **keywords)
-        values = _content(Path(path))
+        values = content(Path(path))
         family = family_of(values)
         if family not in (None, cls.family):
             raise ConfigError(
@@ -66,7 +66,7 @@ def as_meant(values: Mapping[str, Any], overrides: Iterable[str]) -> list[str]:
 
     Steps take the place of a recipe's epochs, and epochs of its steps; a run of few steps keeps a warm-up of a tenth.
     """
-    own, given = (_mapping(found.get("train")) for found in (values, parse_overrides(overrides)))
+    own, given = (mapping(found.get("train")) for found in (values, parse_overrides(overrides)))
     more = []
     for name, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
         if given.get(name) and own.get(other) and other not in given:
@@ -81,13 +81,15 @@ def as_meant(values: Mapping[str, Any], overrides: Iterable[str]) -> list[str]:
     return more
 
 
-def _content(path: Path) -> dict[str, Any]:
+def content(path: Path) -> dict[str, Any]:
     """The settings in a file; none where it cannot be read, which `Config.load` reports."""
     try:
-        return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """Settings as a mapping; none where they are something else."""
+    value = value.model_dump() if isinstance(value, Config) else value
     return value if isinstance(value, dict) else {}

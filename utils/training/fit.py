@@ -56,11 +56,12 @@ def fit(
 ) -> Result:
     """Train `model` in place until `config` says it is done, or take up where `run` stopped.
 
-    `sample(model, step)` gives a text to print every `config.sample_every` steps; `on_evaluation(step, metrics)` is
-    told each evaluation, in the first process, and what it raises ends the session. A branch starts from the state in
-    `parent`. `config.max_hours` are counted from here, by `clock` (seconds). Raises `NonFiniteError` before a step that
-    would spoil the weights, `RowError` where single rows fail, `OutOfMemory` where one row is too much, and `RunError`
-    where the run was trained with other settings or other data.
+    `sample(model, step)` gives a text to print, when `config.sample_every` says; `on_evaluation(step, metrics)` is told
+    each evaluation, in the first process, and what it raises ends the session (`AskedToStop`: without a failure). A
+    branch starts from the state in `parent`. `config.max_hours` are counted from here, by `clock` (seconds), unless a
+    `core.deadline` ends before. Raises `NonFiniteError` before a step that would spoil the weights, `RowError` where
+    single rows fail, `OutOfMemory` where one row is too much, and `RunError` where the run was trained with other
+    settings or other data.
     """
     budget = Budget(config.max_hours, clock)
     compute = choose(config.device, config.precision)
@@ -90,7 +91,7 @@ def fit(
         fabric.barrier()  # the first process may still be writing
     interrupts.deliver()
     return Result(
-        run, session.progress, session.weights_step, session.validation, session.stopped,
+        run, session.progress, session.weights_step, session.evaluations.metrics, session.stopped,
         averaged=session.average is not None,
     )  # fmt: skip
 

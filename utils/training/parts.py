@@ -4,7 +4,8 @@
     rows.source   rows         parts follow a hash of the seed and each row's words (or `rows.group`), so that rows of
                                the same words are in one part; a test split of the source stays in no fold
 
-Each variation is a list of overrides. A file is named by what is in it, so that a study run again finds it.
+Each variation is a list of overrides, and all of a study have one tokenizer. A file is named by what is in it, so that
+a study run again finds it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from utils.data.splits import normalised, positions
 from utils.data.table import Table, stacked
 from utils.data.text import CorpusConfig, load_corpus
 from utils.experiments.sweep import override
+from utils.training.pooled import tokenizer_of_rows, tokenizer_of_text
 
 HELD_OUT = 0.1  # of rows without a validation split, where a learning curve is judged
 
@@ -41,7 +43,11 @@ def folds(data: Config, number: int, folder: Path, seed: int = 0) -> list[list[s
     ends = [round(len(pool) * part / number) for part in range(number + 1)]
     if len(pool) < number:
         raise ConfigError(f"{number} folds of {len(pool)} characters; expected no more folds than characters.")
-    return [_text_part(folder, pool[:start] + pool[end:], pool[start:end], test) for start, end in zip(ends, ends[1:])]
+    tokenizer = tokenizer_of_text(data, pool, pool + test, folder)
+    return [
+        _text_part(folder, pool[:start] + pool[end:], pool[start:end], test) + tokenizer
+        for start, end in zip(ends, ends[1:])
+    ]
 
 
 def shares(data: Config, parts: Sequence[float], folder: Path, seed: int = 0) -> list[list[str]]:
@@ -53,7 +59,10 @@ def shares(data: Config, parts: Sequence[float], folder: Path, seed: int = 0) ->
     split = split_text(text, data.splits)
     train = split["train"]
     sizes = [max(1, round(len(train) * part)) for part in parts]
-    return [_text_part(folder, train[len(train) - size :], split["validation"], split["test"]) for size in sizes]
+    tokenizer = tokenizer_of_text(data, train, text, folder)
+    return [
+        _text_part(folder, train[len(train) - size :], split["validation"], split["test"]) + tokenizer for size in sizes
+    ]
 
 
 def _corpus(data: Config) -> CorpusConfig:
@@ -87,8 +96,9 @@ def _row_folds(data: RowsConfig, number: int, folder: Path, seed: int) -> list[l
     empty = number - len(set(part.tolist()))
     if empty:
         raise ConfigError(f"{number} folds of {len(pool)} rows leave {empty} empty; ask for fewer.")
+    tokenizer = tokenizer_of_rows(data, pool, [] if test is None else [test], folder)
     return [
-        _row_part(data, folder, pool, numpy.flatnonzero(part != one), numpy.flatnonzero(part == one), test)
+        _row_part(data, folder, pool, numpy.flatnonzero(part != one), numpy.flatnonzero(part == one), test) + tokenizer
         for one in range(number)
     ]
 
@@ -105,7 +115,11 @@ def _row_shares(data: RowsConfig, parts: Sequence[float], folder: Path, seed: in
     place = positions([str(row) for row in train], seed)
     order = train[numpy.argsort(place, kind="stable")]
     sizes = [max(1, round(len(order) * one)) for one in parts]
-    return [_row_part(data, folder, pool, numpy.sort(order[:size]), validation, tables.get("test")) for size in sizes]
+    test = tables.get("test")
+    tokenizer = tokenizer_of_rows(
+        data, pool.take(train), [pool.take(validation), *([] if test is None else [test])], folder
+    )
+    return [_row_part(data, folder, pool, numpy.sort(order[:size]), validation, test) + tokenizer for size in sizes]
 
 
 def _rows(data: RowsConfig) -> tuple[Table, Table | None]:

@@ -1,37 +1,32 @@
-"""`Recipe`: a YAML file that names task, data, model and training; and how it is read, or made from a notebook's form.
+"""`Recipe`: a YAML file that names task, data, model and training; and how it is read.
 
-Leaves out the steps from a recipe to a trained run (`training.recipes`).
+Leaves out recipes from a notebook's form (`training.form`), and the steps to a trained run (`training.recipes`).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from utils.core.config import ConfigError, digest
-from utils.core.notebook import Settings
+from utils.core.config import digest, parse_overrides
 from utils.data.loaders import DataConfig
 from utils.data.task import Task, TaskDataConfig
 from utils.models.blocks import TransformerConfig
 from utils.models.generate import SamplingConfig
 from utils.training.config import TrainConfig
-from utils.training.families import FamilyRecipe
+from utils.training.families import FamilyRecipe, content, mapping
 from utils.training.runs import find_recipe
 from utils.training.sourced import SourceConfig
 
-SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
-RECIPES = ("gpt_wikitext", "bert_mlm", "t5_seq2seq", "classifier")  # each with a smoke recipe of its own
-SIZES = {
-    "tiny": {"num_layers": 4, "num_heads": 4, "width": 128},
-    "small": {"num_layers": 6, "num_heads": 6, "width": 384},
-    "base": {"num_layers": 12, "num_heads": 12, "width": 768},
-}
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
 
 
 class Recipe(FamilyRecipe):
@@ -44,11 +39,11 @@ class Recipe(FamilyRecipe):
     task: Task = "causal_lm"
     """what is learned: the next token, masked tokens, a text from a text, or a class"""
     data: DataConfig = DataConfig()
-    """causal_lm: the text to learn from, where `rows` are not given"""
+    """causal_lm: the text to learn from, where `rows` are not given; null: all of it as by default"""
     rows: TaskDataConfig | None = None
     """rows to learn from, with their columns and splits; every other task needs them"""
     model: TransformerConfig = TransformerConfig()
-    """what learns: our GPT of this shape, where `source` names no other model"""
+    """what learns: our GPT of this shape, where `source` names no other model; null: all of it as by default"""
     source: SourceConfig = SourceConfig()
     """a model from elsewhere, or one of our examples"""
     train: TrainConfig = Field(default_factory=lambda: TrainConfig(max_steps=2000))
@@ -57,6 +52,54 @@ class Recipe(FamilyRecipe):
     """how text is sampled from it"""
     prompt: str = ""
     """what samples begin with; empty: the first tokens of the validation text"""
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Iterable[str] = (), **keywords: Any) -> Self:
+        """As `FamilyRecipe.load`; a source given to a file of another one puts aside what was meant for that one."""
+        given = list(overrides)
+        aside = [] if path is None else _aside(content(Path(path)), _source(given, keywords))
+        if not aside:
+            return super().load(path, given, **keywords)
+        later = [one for one in given if one.startswith("source.config")]  # not to be merged with what the file has
+        recipe = super().load(path, [*aside, *(one for one in given if one not in later)], **keywords)
+        return super(Recipe, recipe).replace(later) if later else recipe
+
+    def replace(self, overrides: Iterable[str] = (), **keywords: Any) -> Self:
+        """As `Config.replace`; another source puts aside what was meant for the one before."""
+        given = list(overrides)
+        source = _source(given, keywords)
+        aside = _aside(self.model_dump(), source)
+        before = super().replace(aside, source={"name": source["name"]}) if aside else self
+        return super(Recipe, before).replace(given, **keywords)
+
+    @field_validator("data", "model", mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _used(self):
+        """Settings that would do nothing, each refused by its own name (so that a search over it is, too)."""
+        faults = []
+        if self.source.name:
+            told = f"our GPT is not what learns, source.name={self.source.name} is; set source.config, or model=null"
+            plain = TransformerConfig()
+            idle = {name: value for name, value in self.model if value != getattr(plain, name)}
+            faults = [(("model", name), value, told) for name, value in idle.items()]
+        else:
+            told = "no source.name says which model this is of; give it, or set the shape of our GPT in model"
+            faults = [(("source", "config", name), value, told) for name, value in self.source.config.items()]
+            rest = {name: getattr(self.source, name) for name in ("revision", "resize_embeddings")}
+            faults += [(("source", name), value, told) for name, value in rest.items() if value]
+        if faults:
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(type=PydanticCustomError("idle", told), loc=place, input=value)
+                    for place, value, told in faults
+                ],
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self):
@@ -93,41 +136,19 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return Recipe.load(find_recipe(path), overrides)
 
 
-def recipe_from_form(form: Settings) -> Recipe:
-    """The recipe of the form, changed by the fields that are filled in, then by its overrides."""
-    base, changes = _base(form), {"train.max_steps": form.max_steps, "train.lr": form.learning_rate}
-    rows = load_recipe(base).rows is not None
-    if form.source:
-        changes |= {"source.name": form.source, "source.trust_code": form.trust_code}
-    if rows:
-        changes["rows.source"] = form.corpus
-        tokenizer = "rows.tokenizer"
-    else:
-        changes["data.corpus"] = form.corpus
-        tokenizer = "data.tokenizer"
-    if form.tokenizer in ("", "char", "bpe", "wordpiece", "t5"):
-        changes[f"{tokenizer}.kind"] = form.tokenizer
-    else:
-        changes |= {f"{tokenizer}.kind": "hf", f"{tokenizer}.name": form.tokenizer}
-    if form.model_size and form.model_size not in SIZES:
-        raise ConfigError(f"model_size={form.model_size!r}: expected one of {', '.join(SIZES)}, or nothing.")
-    shape = "source.config" if rows else "model"
-    changes |= {f"{shape}.{name}": value for name, value in SIZES.get(form.model_size, {}).items()}
-    if form.trackers:
-        changes["train.trackers"] = form.trackers.replace(" ", "").split(",")
-    filled = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value]
-    filled.append(f"train.seed={form.seed}")
-    if form.max_hours:
-        filled.append(f"train.max_hours={form.max_hours}")
-    return load_recipe(base, [*filled, *shlex.split(form.overrides, posix=os.name == "posix")])
+def _aside(own: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
+    """What a recipe says of its own model where another source is given, put aside: overrides, said in the log."""
+    before, name = mapping(own.get("source")), source.get("name")
+    if not name or name == before.get("name"):
+        return []
+    plain = TransformerConfig().model_dump(mode="json")
+    shaped = {key for key, value in mapping(own.get("model")).items() if value != plain.get(key)}
+    aside = [key for key, values in {"model": shaped, "source.config": before.get("config")}.items() if values]
+    for key in aside:
+        log.info("source.name=%s takes the place of the recipe's model, and its %s is put aside.", name, key)
+    return [f"{key}=null" for key in aside]
 
 
-def _base(form: Settings) -> str:
-    """The name of the recipe that a form starts from."""
-    if form.scale not in SCALES:
-        raise ConfigError(f"scale={form.scale!r}: expected one of {', '.join(SCALES)}.")
-    if not form.recipe:
-        return SCALES[form.scale]
-    if form.recipe in RECIPES:
-        return f"{form.recipe}_smoke" if form.scale == "smoke" else form.recipe
-    return form.recipe
+def _source(overrides: Iterable[str], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """What overrides and keywords say of the source."""
+    return {**mapping(parse_overrides(overrides).get("source")), **mapping(keywords.get("source"))}

@@ -27,8 +27,9 @@ from utils.models.transformer import GPT
 from utils.training.answers import Answers, answer_sampler, answers, final_metrics, preview_rows
 from utils.training.callbacks import Sampler, text_sampler
 from utils.training.evaluate import evaluate
+from utils.training.form import recipe_from_form
 from utils.training.objectives import OBJECTIVES
-from utils.training.recipe import Recipe, load_recipe, recipe_from_form
+from utils.training.recipe import Recipe, load_recipe
 from utils.training.report import write_report
 from utils.training.result import Result
 from utils.training.runs import best_checkpoint, taken_up, train_model

@@ -43,7 +43,8 @@ def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, bes
     is not the validation loss that does.
     """
     metrics, stamp = run.metrics(), run.stamp
-    best = best or f"lowest validation loss at step {metrics['validation/loss'].idxmin():,}"
+    best = best or _best(metrics)
+    steps = int(metrics.index[-1]) if len(metrics) else 0
     parent = f", a branch of {run.parent_id}" if run.parent_id else ""
     git = stamp["git"] or {"commit": "none", "dirty": False}
     uses = [
@@ -51,8 +52,7 @@ def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, bes
         f"tensorboard --logdir {shlex.quote(str(run.path))}/tb",
     ]
     sections = [
-        f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {metrics.index[-1]:,} steps,"
-        f" {best}.",
+        f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {steps:,} steps, {best}.",
         *results,
         f"## Settings\n\n```yaml\n{(run.path / 'config.yaml').read_text(encoding='utf-8')}```",
         f"## Environment\n\n{stamp['os']}, Python {stamp['python']}, device {stamp['device']},"
@@ -63,6 +63,11 @@ def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, bes
     path = run.path / "report.md"
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return path
+
+
+def _best(metrics: pandas.DataFrame) -> str:
+    losses = metrics["validation/loss"].dropna() if "validation/loss" in metrics else ()
+    return f"lowest validation loss at step {losses.idxmin():,}" if len(losses) else "not evaluated yet"
 
 
 def markdown_table(table: pandas.DataFrame) -> str:

@@ -40,11 +40,24 @@ def find_recipe(path: str | Path) -> Path:
     return named if named.is_file() else Path(path)
 
 
+def run_of(recipe: Config, root: str | Path) -> Run | None:
+    """The newest run of a recipe under `root`."""
+    identity = recipe.identity()
+    runs = [run for run in Run.all(root) if run.name == recipe.name and run.stamp["identity"] == identity]
+    return runs[-1] if runs else None
+
+
 def taken_up(run: Run, recipe: Config) -> tuple[Callable[[], Run], Checkpoint | None]:
     """How to go on with a run under a recipe: what gives the run, and the state that a branch of it starts from.
 
-    It is `run` itself (and None), or a branch where `recipe` would change its weights.
+    It is `run` itself (and None), or a branch where `recipe` would change its weights. Raises `ConfigError` for a run
+    that was pulled: optimiser and generators are not published.
     """
+    if run.stamp.get("pulled"):
+        raise ConfigError(
+            f"{run.path.name} was pulled and has its weights alone: it can be evaluated and sampled from, and"
+            " trained on only where it was trained."
+        )
     if run.stamp["identity"] == recipe.identity():
         return lambda: run, None
     return lambda: run.branch(recipe), newest_checkpoint(run)

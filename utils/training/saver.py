@@ -84,18 +84,20 @@ class Saver:
             or (self.refused and now - self.tried_at >= RETRY_SECONDS)
         )
 
-    def save(self, step: int, state: dict[str, Any], metric: float | None, *, final: bool) -> None:
-        """Write one, in the first process. A refusing disk is reported and tried again; a final one then raises.
+    def save(self, step: int, state: dict[str, Any], metric: float | None, *, final: bool) -> Checkpoint | None:
+        """Write one, in the first process, and return it there.
+
+        A refusing disk is reported and tried again, which is None here; a final one then raises.
 
         A final one is waited for until it lies in both places, where there are two.
         """
         if not self.fabric.is_global_zero:
-            return
+            return None
         for attempt in range(3 if final else 1):
             time.sleep(attempt)
             self.tried_at = time.monotonic()
             try:
-                self.checkpoints.save(step, state, metric)
+                saved = self.checkpoints.save(step, state, metric)
             except OSError as error:
                 self.refused = True
                 log.warning("%s Training goes on, and tries again.", error)
@@ -103,13 +105,14 @@ class Saver:
                 self.saved_at, self.refused = self.tried_at, False
                 if final:
                     self.settle()
-                return
+                return saved
         if final:
             raise OSError(
                 f"The last checkpoint, of {self.unit} {step}, could not be written to {self.checkpoints.folder}. The"
                 " model in memory holds its weights. Make room or bring the folder back, and run the same cell again:"
                 " it goes on from the newest checkpoint there."
             )
+        return None
 
     def settle(self, *, done: bool = False) -> None:
         """Have the run's own folder hold all that is worth keeping; then, where training is `done`, drop local copies.

@@ -1,13 +1,13 @@
-"""`Session`: one process's part in a run of training, from taking it up to stopping.
+"""`Session`: one process's part in a run of training, from taking it up to stopping: the order of things.
 
-Evaluates, logs, samples and saves between steps. Leaves out what a step is (`training.step`).
+Leaves out what a step is (`training.step`), an evaluation (`training.evaluations`), and what is told of both
+(`training.journal`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -18,20 +18,21 @@ from torch import Tensor, nn
 from utils.core import repro
 from utils.core.device import Compute, keep_freed_memory
 from utils.core.run import Run
-from utils.core.tracking import Tracking
 from utils.training.budget import Budget
-from utils.training.callbacks import Interrupts, Sampler, progress_bar
+from utils.training.callbacks import Interrupts, Sampler
 from utils.training.config import TrainConfig
 from utils.training.ema import Average
-from utils.training.evaluate import Data, evaluate, evaluation_rows
+from utils.training.evaluate import Data
+from utils.training.evaluations import Evaluations
 from utils.training.failing import Place
+from utils.training.journal import Journal
 from utils.training.memory import Rows, device_name
 from utils.training.objectives import Batch, Objective, count_targets
 from utils.training.optim import learning_rate, make_optimizer
 from utils.training.saver import Saver
 from utils.training.speed import Speed
 from utils.training.state import Progress, TrainState
-from utils.training.step import Stepper
+from utils.training.step import NonFiniteError, Stepper
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -56,8 +57,6 @@ class Session:
         self.model, self.objective, self.data, self.run, self.config = model, objective, data, run, config
         self.compute, self.fabric, self.budget = compute, fabric, budget
         self.stopped = ""
-        self.validation: dict[str, float] = {}
-        self.evaluated_at = -1
         self.weights_step = 0
         self.saver = Saver(run, config, fabric)
         self.total = config.max_steps or sum(
@@ -75,11 +74,12 @@ class Session:
         wrapped = fabric.setup(compiled, self.optimizer)
         self.train_model = wrapped[0]
         self.rows = Rows(config.micro_batch_size, "a training step", processes=fabric.world_size)
-        self.eval_rows = evaluation_rows()
+        self.evaluations = Evaluations(objective, data, config, fabric)
         self.stepper = Stepper(
             model, self.optimizer, wrapped, objective, config, self.rows, fabric, scaled=compute.precision == "fp16"
         )
         self.state = TrainState(model, self.optimizer, fabric, config, data.fingerprint, average=self.average)
+        self.journal = Journal(run, config, self.state, self.total, main=fabric.is_global_zero)
 
     @property
     def progress(self) -> Progress:
@@ -94,7 +94,7 @@ class Session:
         """Begin with the rows a pass that an earlier session came to on such a device."""
         if self.progress.rows_device == device_name(self.fabric.device):
             self.rows.lower(self.progress.rows)
-            self.eval_rows.lower(self.progress.eval_rows)
+            self.evaluations.rows.lower(self.progress.eval_rows)
 
     # Training
 
@@ -108,18 +108,15 @@ class Session:
         fresh: bool,
     ) -> None:
         """Step until the end or an interrupt. A fresh run is saved as it is first, so that it always has a way back."""
-        config, progress, main = self.config, self.progress, self.fabric.is_global_zero
-        tracking = None
+        config, progress, main, journal = self.config, self.progress, self.fabric.is_global_zero, self.journal
+        journal.begin(
+            stack, seed=config.seed, device=str(self.compute.device), precision=self.compute.precision,
+            processes=self.fabric.world_size, micro_batch_size=self.rows.most,
+        )  # fmt: skip
+        journal.watch(self.model, self.optimizer)
+        journal.uses(self.data)
         if main:
-            self.run.begin_session(
-                progress.step, seed=config.seed, device=str(self.compute.device), precision=self.compute.precision,
-                processes=self.fabric.world_size, micro_batch_size=self.rows.most,
-            )  # fmt: skip
-            tracking = stack.enter_context(Tracking(self.run, config.trackers))
-            tracking.watch(self.train_model, self.optimizer, lambda: progress.step + 1)
-            tracking.uses(self.data.fingerprint, {"targets": getattr(self.data.train, "targets", None)})
             log.info("%s from step %d of %d on %s", self.run.path.name, progress.step, self.total, self.compute)
-        bar = stack.enter_context(contextlib.closing(progress_bar(self.total, progress.step, disable=not main)))
         speed = Speed(self.model, self.objective, self.data.train, config, self.fabric) if main else None
         if fresh:
             with self.budget.timing("checkpoint"):
@@ -136,29 +133,26 @@ class Session:
                 progress.finished = f"complete after {progress.step} steps"
             if main:
                 speed.add(batch, seconds)
-            if main and (progress.step % config.log_every == 0 or progress.step == 1 or last):
+            logged = main and (progress.step % config.log_every == 0 or progress.step == 1 or last)
+            if logged:
                 if self.rows.halved:
                     metrics["micro_batch_size"] = self.rows.most
                 metrics |= {"lr": rate, "epoch": progress.epoch, **speed.take()}
-                tracking.log(progress.step, {f"train/{name}": value for name, value in metrics.items()})
-                bar.set_postfix_str(self._postfix(metrics), refresh=False)
-            bar.update()
-            improved = False
-            if progress.step % config.eval_every == 0 or last:
+            journal.step(metrics if logged else None)
+            improved, evaluated = False, progress.step % config.eval_every == 0 or last
+            if evaluated:
                 with self.budget.timing("evaluation"):
-                    improved = self._evaluate(tracking)
+                    improved = self._evaluate()
                 if main and on_evaluation:
-                    on_evaluation(progress.step, dict(self.validation))
-            if main and sample and config.sample_every and (progress.step % config.sample_every == 0 or last):
-                with repro.preserved_rng(), self.budget.timing("sample"):
-                    text = sample(self.judged, progress.step)
-                    bar.write(f"step {progress.step}:\n{text}\n")
-                    tracking.sample(progress.step, text)
+                    on_evaluation(progress.step, dict(self.evaluations.metrics))
+            if main and sample and self._sampled(evaluated):
+                with self.budget.timing("sample"):
+                    journal.sample(sample, self.judged)
             due = self.saver.due(progress.step, wanted=improved or stop or bool(progress.finished))
             if stop:
                 self.stopped = "interrupted"
             elif self._out_of_time(due):
-                stop, self.stopped = True, f"stopped for train.max_hours {config.max_hours:g}"
+                stop, self.stopped = True, f"stopped for train.max_hours {self.budget.asked:g}"
             if due or stop:
                 with self.budget.timing("checkpoint"):
                     self._save(final=stop or bool(progress.finished))
@@ -168,9 +162,13 @@ class Session:
                     self.stopped.capitalize(), progress.step,
                 )  # fmt: skip
             if progress.finished or stop:
-                if main:
-                    tracking.close(progress.finished or self.stopped)
+                journal.close(progress.finished or self.stopped)
                 break
+
+    def _sampled(self, evaluated: bool) -> bool:
+        """Whether a sample is printed after this step: with each evaluation, or at steps of their own."""
+        every, step = self.config.sample_every, self.progress.step
+        return evaluated if every is None else every > 0 and (step % every == 0 or step == self.total)
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """Global batches from where training stands, epoch after epoch; each counts as done once it is handed out."""
@@ -191,13 +189,17 @@ class Session:
             f"next(data.train.batches({config.batch_size}, seed={config.seed}, epoch={progress.epoch}, start={number}))"
         )
         place = Place(number, progress.epoch, call)
-        metrics, stop = self.stepper.step(batch, progress.step, rate, place, lambda: interrupts.received is not None)
+        try:
+            told = self.stepper.step(batch, progress.step, rate, place, lambda: interrupts.received is not None)
+        except NonFiniteError as error:
+            self.journal.not_finite(error)
+            raise
         if self.average is not None:
             self.average.update(self.model)
         progress.step += 1
         progress.targets += count_targets(batch)
         self.weights_step = progress.step
-        return metrics, stop
+        return told
 
     def _out_of_time(self, due: bool) -> bool:
         """Whether another step, evaluation and checkpoint would go beyond `max_hours`: the first process's clock says.
@@ -205,58 +207,34 @@ class Session:
         `due`: a checkpoint is about to be written, too. Until an evaluation has been measured, a row in it is taken to
         cost what it does in training.
         """
-        config = self.config
-        if config.max_hours is None or self.progress.finished:
+        if not self.budget.limited or self.progress.finished:
             return False
-        rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
-        batches = self.data.validation.num_batches(rows)
-        batches = -(-min(batches, config.eval_batches or batches) // self.fabric.world_size)
-        seconds = self.budget.longest["step"] * self.fabric.world_size / config.batch_size
-        self.budget.guess("evaluation", batches * rows * seconds)
+        seconds = self.budget.longest["step"] * self.fabric.world_size / self.config.batch_size  # a row
+        rows = self.evaluations.batches * self.evaluations.batch_rows
+        self.budget.guess("evaluation", rows * seconds)
         more = self.saver.copy_seconds() + (self.budget.longest.get("checkpoint", 0.0) if due else 0.0)
         return self.fabric.broadcast(self.budget.spent(more))
 
-    def _postfix(self, metrics: dict[str, float]) -> str:
-        best = f" | best val {self.progress.best:.3f}" if self.progress.best < math.inf else ""
-        unit = "tokens" if "tokens_per_second" in metrics else "rows"
-        used = f" | MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
-        return f"loss {metrics['loss']:.3f}{best} | {metrics[f'{unit}_per_second']:,.0f} {unit}/s{used}"
-
-    # Evaluation
-
-    def _evaluate(self, tracking: Tracking | None) -> bool:
+    def _evaluate(self) -> bool:
         """Evaluate, log, count towards early stopping. Returns whether this is among the best kept."""
-        progress, config = self.progress, self.config
-        self.validation = evaluate(
-            self.judged, self.objective, self.data.validation, config, fabric=self.fabric, limit=self.eval_rows
-        )
-        self.evaluated_at = progress.step
-        loss = self.validation["loss"]
-        if tracking is not None:
-            tracking.log(progress.step, {f"validation/{name}": value for name, value in self.validation.items()})
-        if loss < progress.best:
-            progress.best, progress.best_step = loss, progress.step
-        if loss < progress.improved_from - config.min_delta:
-            progress.improved_from, progress.evaluations_since = loss, 0
-        else:
-            progress.evaluations_since += 1
-            if config.patience and progress.evaluations_since >= config.patience and not progress.finished:
-                progress.finished = f"stopped early after {progress.step} steps"
-        return self.saver.among_best(loss)
+        metrics = self.evaluations.run(self.judged, self.progress.step)
+        self.journal.evaluation(metrics)
+        self.evaluations.count(self.progress)
+        return self.saver.among_best(metrics["loss"])
 
     # Checkpoints
 
     def _save(self, *, final: bool) -> None:
         self._note_rows()
         step = self.progress.step
-        judged = self.evaluated_at == step and math.isfinite(self.validation["loss"])
-        self.saver.save(step, self.state.capture(), self.validation["loss"] if judged else None, final=final)
+        saved = self.saver.save(step, self.state.capture(), self.evaluations.loss_at(step), final=final)
+        self.journal.checkpoint(saved)
 
     def _note_rows(self) -> None:
-        progress = self.progress
-        if self.rows.halved or self.eval_rows.halved:
+        progress, evaluated = self.progress, self.evaluations.rows
+        if self.rows.halved or evaluated.halved:
             progress.rows = self.rows.most if self.rows.halved else 0
-            progress.eval_rows = self.eval_rows.most if self.eval_rows.halved else 0
+            progress.eval_rows = evaluated.most if evaluated.halved else 0
             progress.rows_device = device_name(self.fabric.device)
 
     def leave_weights(self) -> None:

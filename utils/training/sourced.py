@@ -9,11 +9,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import field_validator
 from torch import nn
 
 from utils.core.config import Config, ConfigError
 from utils.data.fitting import fit_embeddings
-from utils.data.tokenizers import Tokenizer
+from utils.data.tokenizer import Tokenizer
 from utils.models import source
 from utils.models.adapter import Adapter, adapt
 from utils.models.build import seeded
@@ -35,9 +36,14 @@ class SourceConfig(Config):
     trust_code: bool = False
     """let code from elsewhere run here; read it first"""
     config: dict[str, Any] = {}
-    """settings laid over the model's own config, such as num_layers: 2"""
+    """settings laid over the model's own config, such as num_layers: 2; null: none"""
     resize_embeddings: bool = False
     """give the model's embeddings as many rows as the tokenizer has ids, where they have fewer"""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return {} if value is None else value
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def _check(found: Source, adapter: Adapter, needs: Needs, tokenizer: Tokenizer, 
         )
     if adapter.limit is not None and adapter.limit < needs.length:
         raise ConfigError(
-            f"Rows have up to {needs.length} tokens, and {found.name} takes {adapter.limit}: lower data.block_size or"
-            " data.max_length."
+            f"Rows have up to {needs.length} tokens, and {found.name} takes {adapter.limit}: lower data.block_size, or"
+            " for rows rows.block_size and rows.max_length."
         )
     if needs.classes and adapter.outputs != needs.classes:
         raise ConfigError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from utils.core.run import RunError
 from utils.training.config import TrainConfig
 from utils.training.failing import Place, name_rows
-from utils.training.memory import Rows, out_of_memory
+from utils.training.memory import OutOfMemory, Rows, out_of_memory
 from utils.training.objectives import IGNORED, Batch, Objective, count_targets, shard
 
 if TYPE_CHECKING:
@@ -75,9 +75,26 @@ class Stepper:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.train_optimizer.step()
+        self._update(step)
         self.optimizer.zero_grad()
         return metrics, stops > 0
+
+    def _update(self, step: int) -> None:
+        """Apply the gradients. Fewer rows at once would not help here: they are gone, but for their gradients."""
+        try:
+            self.train_optimizer.step()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            refusal = str(error).split("\n")[0] or type(error).__name__
+        else:
+            return
+        numbers = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
+        raise OutOfMemory(
+            f"Out of memory in the update after step {step}: {refusal}. Weights, gradients and AdamW's two moments of"
+            f" {numbers:,} parameters take {16 * numbers / 2**30:.2f} GiB in fp32, whatever the rows at once. Take a"
+            " smaller model, adapters (LoRA), or a device with more memory."
+        )
 
     def _gradients(self, batch: Batch, total: int, step: int, place: Place) -> dict[str, Tensor]:
         """Accumulate the gradient of the mean over the batch's targets; this process's share of the metrics."""

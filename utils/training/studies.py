@@ -1,19 +1,24 @@
 """Studies of a recipe that need training: over seeds, over folds of its data, over amounts of it, over a search.
 
 Each is a sweep whose variations are overrides, so each of its runs is one of the recipe, and is taken up when the study
-is run again. Leaves out how they are drawn, and how runs are compared (`utils.experiments`).
+is run again. All of them share the hours of `train.max_hours`. Leaves out how they are drawn, and how runs are compared
+(`utils.experiments`).
 """
 
 from __future__ import annotations
 
+import html
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.core.config import Config, ConfigError
-from utils.core.run import RunError
+from utils.core.deadline import OutOfTime, deadline
+from utils.core.run import Run, RunError
 from utils.core.tracking import wandb_settings
 from utils.experiments.search import Search, SearchConfig, Watch, search
 from utils.experiments.sweep import RunOne, override, sweep
@@ -21,7 +26,7 @@ from utils.training import parts
 from utils.training.many import outcome
 from utils.training.recipes import train
 from utils.training.result import Result
-from utils.training.runs import find_recipe
+from utils.training.runs import find_recipe, newest_checkpoint, run_of
 
 if TYPE_CHECKING:
     import pandas
@@ -53,28 +58,63 @@ def trial(root: Path, *, train: Callable[..., Result] = train) -> Callable[[Any,
 
 
 def _whole(result: Result) -> dict[str, Any]:
-    """What a run came to; one that stopped before its end (at `max_hours`) is no result to compare."""
-    if not result.progress.finished:
-        raise RunError(f"The run stopped after {result.progress.step} steps, before its end; {result.run.path.name}.")
-    return outcome(result)
+    """What a run came to; one that stopped before its end is no result to compare. At `max_hours` it is `OutOfTime`."""
+    if result.progress.finished:
+        return outcome(result)
+    where = f"after {result.progress.step} steps, before its end; {result.run.path.name}"
+    if result.stopped:
+        raise OutOfTime(f"{result.stopped} {where}")
+    raise RunError(f"The run stopped {where}.")
 
 
 @dataclass(frozen=True)
 class NoSearch:
-    """What a form without trials gets: it says so."""
+    """What a form gets whose search is not begun: it says why."""
+
+    why: str = "search_trials is 0."
 
     def __str__(self) -> str:
-        return "No search: search_trials is 0."
+        return f"No search: {self.why}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
+        return f"<p>{html.escape(str(self))}</p>"
 
 
 def searched(recipe: Config, root: Path, space: str, trials: int) -> Search | NoSearch:
-    """The search of a notebook's form."""
+    """The search of a notebook's form, which begins once the form's own run is complete. Both share `max_hours`."""
     if not trials:
         return NoSearch()
-    return search(recipe, load_search(space, [f"trials={trials}"]), trial(root), root)
+    main = run_of(recipe, root)
+    if main is not None and not _complete(main):
+        return NoSearch(
+            f"{main.path.name} is not complete yet. Run the same again: it goes on, and the search follows."
+        )
+    config = load_search(space, [f"trials={trials}"])
+    return search_recipe(recipe, config, root, spent=0.0 if main is None else _spent(main))
+
+
+def search_recipe(
+    recipe: Config, config: SearchConfig, root: Path, *, storage: str | None = None, spent: float = 0.0
+) -> Search:
+    """A search whose trials share the recipe's `max_hours`, of which `spent` seconds are over. One that is stopped in
+    its middle is gone on with when the same is run again."""
+    with deadline(recipe.train.max_hours, spent=spent):
+        return search(recipe, config, trial(root), root, storage=storage)
+
+
+def _complete(run: Run) -> bool:
+    return any((run.path / "checkpoints").glob("step-*")) and bool(
+        newest_checkpoint(run).load()["progress"]["finished"]
+    )
+
+
+def _spent(run: Run) -> float:
+    """Seconds since the run's last session began, if that was in this process, whose session is then the same."""
+    import psutil
+
+    sessions = run.stamp["sessions"]
+    begun = datetime.fromisoformat(sessions[-1]["started"]).timestamp() if sessions else 0.0
+    return time.time() - begun if begun >= psutil.Process().create_time() else 0.0
 
 
 def figures_of(found: Search | NoSearch) -> list[Figure]:
@@ -91,7 +131,8 @@ def seed_variance(
     recipe: Config, root: Path, seeds: Sequence[int] = range(5), *, train: Callable[..., Result] = train
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """The recipe under several seeds: a row each, and each metric's mean, deviation and interval."""
-    table = sweep(recipe, {"train.seed": seeds}, run_one(root, f"{recipe.name}-seeds", train=train))
+    with deadline(recipe.train.max_hours):
+        table = sweep(recipe, {"train.seed": seeds}, run_one(root, f"{recipe.name}-seeds", train=train))
     return table, summarise(table, {"train.seed"})
 
 
@@ -104,7 +145,8 @@ def cross_validate(
     lie in `root`/folds. The interval takes folds for independent, which they are not quite: they share training data.
     """
     variations = parts.folds(recipe.rows or recipe.data, folds, _folder(root, "folds"), seed)
-    table = sweep(recipe, variations, run_one(root, f"{recipe.name}-folds", train=train))
+    with deadline(recipe.train.max_hours):
+        table = sweep(recipe, variations, run_one(root, f"{recipe.name}-folds", train=train))
     table.insert(0, "fold", range(1, len(table) + 1))
     table = table.drop(columns=[name for name in table if name.startswith(("data.", "rows."))])
     return table, summarise(table, {"fold"})
@@ -129,7 +171,8 @@ def learning_curve(
     sizes = parts.shares(recipe.rows or recipe.data, sorted(shares), _folder(root, "shares"), seed)
     seeds = [recipe.train.seed] if seeds is None else list(seeds)
     both = [[*one, override("train.seed", number)] for one in sizes for number in seeds]
-    table = sweep(recipe, both, run_one(root, f"{recipe.name}-shares", train=train))
+    with deadline(recipe.train.max_hours):
+        table = sweep(recipe, both, run_one(root, f"{recipe.name}-shares", train=train))
     table.insert(0, "share", [share for share in sorted(shares) for _ in seeds])
     return table.drop(columns=[name for name in table if name.startswith(("data.", "rows."))])
 

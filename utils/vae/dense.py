@@ -35,7 +35,7 @@ class DenseEncoder(nn.Module):
         missing = CANVAS - SIDE
         cells = F.pad(grids, (0, missing, 0, missing), value=OUTSIDE)
         x = F.one_hot(cells, OUTSIDE + 1).float().permute(0, 3, 1, 2)  # (B, 11, 32, 32)
-        return self.latents(self.layers(x).flatten(1)).view(len(grids), 2, -1).float()
+        return self.latents(self.layers(x).flatten(1)).view(grids.shape[0], 2, -1).float()
 
 
 class DenseDecoder(nn.Module):
@@ -53,5 +53,5 @@ class DenseDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, latents) to (B, 30, 30, 11)."""
-        x = self.enter(z).view(len(z), -1, LAST, LAST).contiguous(memory_format=torch.channels_last)
+        x = self.enter(z).view(z.shape[0], -1, LAST, LAST).contiguous(memory_format=torch.channels_last)
         return self.layers(x).permute(0, 2, 3, 1)[:, :SIDE, :SIDE]

@@ -160,7 +160,7 @@ def edges(heights: Tensor, widths: Tensor, side: int, step: int) -> Tensor:
     place = torch.arange(0, side, step, device=heights.device).float()
 
     def along(size: Tensor) -> Tensor:
-        first, last = place.expand(len(size), -1), place - size[:, None]
+        first, last = place.expand(size.shape[0], -1), place - size[:, None]
         return torch.stack((first / SIDE, last / SIDE, (first / 8).clamp(max=1), (last / 8).clamp(-1, 1)), -1)
 
     down, across = along(heights)[:, :, None], along(widths)[:, None]  # (B, S, 1, 4), (B, 1, S, 4)

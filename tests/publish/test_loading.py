@@ -1,0 +1,40 @@
+"""What a folder's metadata.json and tokenizer.json may name: classes of our models and tokenizers, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from utils.publish import loading
+from utils.publish.weights import write_safetensors
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "utils.publish.fresh:subprocess",  # a module that ours imports
+        "utils.publish.fresh:answers",
+        "utils.models.found:SourceError",  # a class without the methods
+        "utils.models.transformer:torch",
+        "utils.models.bert:Blocks",  # imported, if at all
+        "utils.cli:main",
+        "utils.models.transformer:GPT.forward",
+        "os:system",
+        "utils.models..transformer:GPT",
+        "",
+    ],
+)
+def test_a_folder_names_only_classes_of_our_models_and_tokenizers(name, exportables, tmp_path):
+    exportable = exportables["gpt"]
+    write_safetensors(exportable, tmp_path)
+    about = {"loader": "ours", "builds": exportable.builds, "config": exportable.config}
+    (tmp_path / "metadata.json").write_text(json.dumps(about))
+    assert loading.load(tmp_path)[0].state_dict().keys() == exportable.model.state_dict().keys()
+    (tmp_path / "metadata.json").write_text(json.dumps({**about, "builds": name}))
+    with pytest.raises(ValueError, match="expected a class of our models or tokenizers, with forward"):
+        loading.load(tmp_path)
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps({"class": name, "arguments": {}}))
+    with pytest.raises(ValueError, match="expected a class of our models or tokenizers, with encode, decode"):
+        loading.tokenizer_in(tmp_path / "tokenizer")

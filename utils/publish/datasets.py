@@ -1,0 +1,83 @@
+"""`push_dataset`: a file or a folder of data, such as the VAE's corpus, as a dataset repository of the Hub.
+
+Data files that the repository has and the folder has not are removed, so that no rows of an older push mix in. Leaves
+out models (`publish.hub`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from utils.data.files import READERS
+from utils.publish.errors import HubError, client
+from utils.publish.outgoing import Outgoing
+from utils.publish.sending import Push, Pushed, Remote, again, send
+
+CARD = "README.md"
+DATA = (*READERS, ".npz", ".arrow")
+CORPUS = "manifest.json"  # of the VAE's corpus
+
+
+def push_dataset(
+    folder_or_file: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str = "main",
+    tag: str | None = None,
+    license: str = "",
+    dry_run: bool = False,
+    message: str | None = None,
+) -> Pushed:
+    """Publish data in one commit, with a card where they bring no README.md; tagged by version as a model is.
+
+    `license` goes into that card: an SPDX identifier; empty: not stated. Raises `HubError`.
+    """
+    path = Path(folder_or_file).expanduser().resolve()
+    files = {name: Outgoing.read(name, source) for name, source in _found(path).items()}
+    if CARD not in files:
+        files[CARD] = Outgoing.read(CARD, dataset_card(path, list(files.values()), repo_id, license).encode())
+    push = Push(
+        repo_id, "dataset", private, revision, tag, message=message or f"Data of {path.name}",
+        again=again("push-dataset", path, repo_id, private=private, revision=revision, tag=tag),
+    )  # fmt: skip
+
+    def stale(api: Any, remote: Remote) -> list[str]:
+        return [name for name in remote.files if name.endswith(DATA) and name not in files]
+
+    return send(push, list(files.values()), weighty=lambda name: name.endswith(DATA), stale=stale, dry_run=dry_run)
+
+
+def _found(path: Path) -> dict[str, Path]:
+    if path.is_file():
+        return {path.name: path}
+    if not path.is_dir():
+        raise HubError(f"No data at {path}; expected a file or a folder.")
+    inside = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    files = {name.as_posix(): file for name, file in inside if not any(part.startswith(".") for part in name.parts)}
+    if not any(name.endswith(DATA) for name in files):
+        raise HubError(f"{path} holds no data; expected files of {', '.join(DATA)}.")
+    return files
+
+
+def dataset_card(path: Path, files: list[Outgoing], repo_id: str, license: str = "") -> str:
+    """What the data are, as far as the files tell, and how to load them."""
+    front = client().DatasetCardData(license=license.lower() or None, pretty_name=path.stem, tags=["run-all"])
+    rows = "\n".join(f"| `{one.path}` | {one.bytes:,} | `{one.sha256[:12]}` |" for one in files)
+    licence = f"License: {license}." if license else "No license is stated: ask its owner before you use it."
+    told, loading = "", f'from datasets import load_dataset\n\nrows = load_dataset("{repo_id}")'
+    manifest = path / CORPUS
+    if manifest.is_file() and any(one.path.endswith(".npz") for one in files):
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        splits = ", ".join(f"{name} {one['grids']:,}" for name, one in content.get("splits", {}).items())
+        told = f"ARC grids for the VAE: {splits}. `{CORPUS}` says how they were made.\n\n"
+        loading = (
+            "from huggingface_hub import snapshot_download\n\n"
+            f'folder = snapshot_download("{repo_id}", repo_type="dataset")  # then, in a recipe: corpus.source=FOLDER'
+        )
+    return (
+        f"---\n{front.to_yaml().strip()}\n---\n\n# {path.stem}\n\n{told}{licence}\n\n"
+        f"```python\n{loading}\n```\n\n| file | bytes | sha256 |\n| --- | --- | --- |\n{rows}\n"
+    )
