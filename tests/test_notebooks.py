@@ -123,11 +123,21 @@ def test_notebook_runs_from_anywhere_without_a_network(path, colab_stub, tmp_pat
     assert any("image/png" in data or "data:image/png" in "".join(data.get("text/html", "")) for data in shown)
     assert all(cell.outputs for cell in cells[2:])  # after the form and the set-up, every cell shows something
     assert (tmp_path / "runs").is_dir()
+    if path.name != "template.ipynb":
+        assert set(proven(tmp_path / "runs").values()) == {"pass"}
     if installs_nothing:
         [page] = (tmp_path / "runs").rglob("validation_report.html")
         assert "<script" not in page.read_text(encoding="utf-8")
         report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
         assert report["sound"], report["verdict"]  # the default model is
+
+
+def proven(runs: Path) -> dict[str, str]:
+    """What the one export under `runs` was found to be, by format."""
+    [report] = runs.glob("*/export_report.json")
+    checks = json.loads(report.read_text(encoding="utf-8"))["checks"]
+    assert {"safetensors", "state_dict", "onnx", "pt2", "torchscript"} <= {check["name"] for check in checks}
+    return {check["name"]: check["status"] for check in checks}
 
 
 GIST_LIKE = """
@@ -173,7 +183,7 @@ def test_training_takes_every_recipe_and_models_from_anywhere(settings, tmp_path
     secret = "0123456789abcdef" * 2 + "planted0"
     environment = {
         **os.environ, **form, "PYTHONPATH": str(tmp_path), "NB_SCALE": "smoke", "NB_STORAGE": str(tmp_path / "runs"),
-        "WANDB_API_KEY": secret, "WANDB_MODE": "offline",
+        "WANDB_API_KEY": secret, "WANDB_MODE": "offline", "HF_TOKEN": f"hf_{secret}", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     copy = tmp_path / "training.ipynb"
     shutil.copy(ROOT / "training.ipynb", copy)
@@ -182,6 +192,11 @@ def test_training_takes_every_recipe_and_models_from_anywhere(settings, tmp_path
     assert done.returncode == 0, done.stdout
     [run] = (tmp_path / "runs").glob("*-2*")
     assert (run / "report.md").is_file()
+    assert set(proven(tmp_path / "runs").values()) == {"pass"}
+    cells = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
+    shown = {cell.source: str(cell.outputs) for cell in cells}
+    assert "Dry run: https://huggingface.co/" in next(out for source, out in shown.items() if "push(run" in source)
+    assert "answer, after" in next(out for source, out in shown.items() if "one_request(" in source)
     assert list(run.glob("wandb/offline-run-*")) if "trackers" in settings else not (run / "wandb").exists()
     written = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert written == []

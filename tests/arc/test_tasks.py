@@ -115,6 +115,23 @@ def test_unknown_tasks_are_refused_with_what_was_expected(name):
         find_task(name)
 
 
+def test_test_outputs_may_be_unknown_only_where_that_was_asked_for(tmp_path):
+    file = save(tmp_path / "asked.json", {**TASK, "test": [{"input": [[3]]}, {"input": [[5]], "output": None}]})
+    task = find_task(file, answered=False)
+    assert [pair.input.tolist() for pair in task.test] == [[[3]], [[5]]]
+    assert [pair.output for pair in task.test] == [None, None]
+    assert not task.answered
+    assert [grid.tolist() for grid in task.grids] == [[[1, 2]], [[2, 1]], [[3]], [[5]]]
+    whole = find_task(save(tmp_path / "whole.json", TASK), answered=False)
+    assert whole.answered
+    assert whole.test[0].output.tolist() == [[4]]
+    with pytest.raises(TaskError, match="test pair 0: no output"):
+        find_task(file)
+    for bad_part in ({"train": [{"input": [[1]]}]}, {"test": [{"output": [[1]]}]}, {"test": [3]}):
+        with pytest.raises(TaskError, match="pair 0: no (in|out)put; expected a grid"):
+            find_task(save(tmp_path / "bad.json", {**TASK, **bad_part}), answered=False)
+
+
 def test_files_of_several_tasks_are_refused(tmp_path):
     with pytest.raises(TaskError, match=r"two.json holds 2 tasks"):
         find_task(save(tmp_path / "two.json", {"a": TASK, "b": TASK}))

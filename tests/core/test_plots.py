@@ -15,6 +15,10 @@ from utils.core.plots import ARC_COLOURS, canvas, plot_curves, plot_grid, plot_g
 from utils.core.run import Run  # noqa: E402
 
 
+class Tasked(Config):
+    task: str | None = None
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_open():
     yield
@@ -42,6 +46,24 @@ def test_each_metric_that_was_logged_is_a_line_of_its_panel(run):
     assert panels["Gradient norm before clipping"].get_yscale() == "log"
     assert panels["Learning rate"].get_legend() is None
     assert run.save_figure(figure, "metrics").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("task", "rate", "accuracy", "one"),
+    [
+        ("classifier", "rows", "Accuracy", "row"),
+        ("classifier", "tokens", "Accuracy", "row"),  # as runs were once logged
+        ("masked_lm", "tokens", "Masked-token accuracy", "token"),
+        ("causal_lm", "tokens", "Next-token accuracy", "token"),
+        (None, "tokens", "Accuracy", "token"),
+        (None, "rows", "Accuracy", "row"),
+    ],
+)
+def test_panels_are_titled_by_what_a_target_of_the_task_is(task, rate, accuracy, one, tmp_path):
+    run = Run.create(tmp_path, "name", Tasked(task=task))
+    jsonl.append(run.metrics_file, {"step": 1, "train/loss": 1.0, "train/accuracy": 0.5, f"train/{rate}_per_second": 9})
+    titles = {ax.get_title(loc="left"): ax.get_ylabel() for ax in plot_metrics(run).axes if ax.get_title(loc="left")}
+    assert titles == {"Loss": f"nats per {one}", accuracy: f"share of {one}s", "Throughput": f"{one}s per second"}
 
 
 def test_axes_that_are_given_are_drawn_on(run):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from utils.core import jsonl
+from utils.core import jsonl, repro
 from utils.core.config import Config
 from utils.core.run import Run, RunError
 
@@ -100,6 +100,24 @@ def test_a_name_that_is_no_folder_name_creates_nothing(tmp_path, name):
     with pytest.raises(RunError, match="expected letters"):
         Run.create(tmp_path / "root", name, Settings())
     assert not (tmp_path / "root").exists()
+
+
+def test_a_process_that_is_stopped_while_it_makes_a_run_leaves_none_that_cannot_be_read(tmp_path, monkeypatch):
+    def killed(folder):
+        (seen,) = tmp_path.iterdir()  # as SIGKILL would leave it
+        (seen / "env_stamp.json").write_text("{}")
+        assert Run.all(tmp_path) == []
+        assert seen.name.startswith(".")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repro, "save_changes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(tmp_path, "name", Settings())
+    assert list(tmp_path.iterdir()) == []
+    run = Run.create(tmp_path, "name", Settings())
+    assert [one.id for one in Run.all(tmp_path)] == [run.id]
+    assert str(run.path) in (run.path / "RETENTION.txt").read_text()
 
 
 def test_a_folder_without_a_stamp_is_no_run(tmp_path):

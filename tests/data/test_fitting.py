@@ -37,6 +37,11 @@ def test_what_does_not_fit_fails():
     assert statuses(CharTokenizer("ab"), "seq2seq", texts=["ab", "abc"])[1:] == ["fail", "warn"]  # no end; c is unknown
 
 
+def test_special_tokens_are_told_by_their_ids():
+    special = tokenizer_checks(T5Tokenizer.train(TEXT, 400), "seq2seq")[1]
+    assert special.summary == "padding (id 0), end (id 1) exist"
+
+
 def test_the_round_trip_tells_whole_texts_from_their_words_from_neither():
     check = tokenizer_checks(WORDS, "masked_lm", None, ["the cat", "The  Cat.", "\u2603 snow"])[2]
     assert check.table["comes back"].tolist() == ["wholly", "its words", "no"]

@@ -13,6 +13,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from utils.data import python_tasks
+from utils.data.examples import class_names, read_examples
 from utils.data.rows import RowsConfig, load_rows
 from utils.data.table import Table
 from utils.data.text import CorpusError, load_corpus
@@ -62,8 +63,21 @@ def test_a_limit_takes_rows_at_equal_distances_and_keeps_their_places(tmp_path):
 def test_a_part_of_a_column_is_named_with_a_point():
     table = Table({"translation": [{"de": "ja", "en": "yes"}, None]}, "t", str)
     assert table.column("translation.de", "text") == ["ja", None]
-    with pytest.raises(CorpusError, match=r"t has no column 'text'; its columns: translation\. .*text=\.\.\."):
-        table.column("text", "text")
+
+
+def test_a_column_that_is_missing_is_asked_for_by_the_setting_that_names_one():
+    table = Table({"review": ["fine"], "sentiment": ["good"]}, "t", str)
+    naming = r'rows\.label=sentiment \(in the notebook: overrides = "rows\.label=sentiment"\)\.$'
+    with pytest.raises(CorpusError, match=r"^t has no column 'label'; its columns: review, sentiment\. .*" + naming):
+        table.column("label", "rows.label")
+    with pytest.raises(CorpusError, match=r"Name one of them: rows\.text=review "):
+        table.column("text", "rows.text")
+    with pytest.raises(CorpusError, match=r"Name one of them: rows\.text=sentiment "):  # spelled almost so
+        table.column("sentiments", "rows.text")
+    with pytest.raises(CorpusError, match=r"no column 'label'.*rows\.label=sentiment"):
+        class_names(table, "label", None)
+    with pytest.raises(CorpusError, match=r"no column 'text'.*rows\.text=review"):
+        read_examples(table, text="text")
 
 
 def test_python_docs_rows_are_the_paragraphs_of_the_corpus():

@@ -308,7 +308,7 @@ def test_rows_that_are_tokenised_already_are_taken_as_they_are(tmp_path, words):
         for ids in batch["input_ids"]
     ]
     assert sorted(found) == sorted(ours)
-    with pytest.raises(CorpusError, match="tokenised already, and tokenizer.kind=wordpiece"):
+    with pytest.raises(CorpusError, match="tokenised already, and rows.tokenizer.kind=wordpiece"):
         prepare_task(config.replace(tokenizer=WORDPIECE | {"name": None}), "classifier", tmp_path / "data")
 
 
@@ -374,7 +374,7 @@ MISFITS = [
         {"classes": ("x", "y")},
         r"line 2: the label 'z' .* of the 2 classes: x, y",
     ),
-    ("classifier", [A, B], {"text": "words"}, r"no column 'words'; its columns: text, label\. .*text=\.\.\."),
+    ("classifier", [A, B], {"text": "words"}, r"no column 'words'; its columns: text, label\. .*rows\.text=text "),
     ("classifier", [{**A, "text": " "}, {**B, "text": None}], {}, "the column 'text' is empty in all 2 rows"),
     ("seq2seq", [A], {}, "no column 'target'"),
     ("seq2seq", [{"text": "a", "target": "b"}], {"tokenizer": {"kind": "char"}}, "gave the .* split none"),
@@ -421,7 +421,7 @@ def test_numbered_classes_are_sorted_by_their_size(rows):
         (
             "seq2seq",
             {"tokenizer": WORDPIECE, "target": None},
-            "sentinels, and the tokenizer .* has 0; use tokenizer.kind=t5",
+            "sentinels, and the tokenizer .* has 0; use rows.tokenizer.kind=t5",
         ),
     ],
 )

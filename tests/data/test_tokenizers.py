@@ -100,8 +100,12 @@ def test_characters_get_ids_in_code_point_order_and_a_text_starts_after_a_line_b
 
 
 def test_characters_outside_the_vocabulary_are_counted_and_named():
-    with pytest.raises(TokenizerError, match=r"^3 characters .* vocabulary of 3: 'd', '☃'\. .*byte_fallback=true"):
+    with pytest.raises(
+        TokenizerError, match=r"^3 characters .* vocabulary of 3: 'd', '☃'\. .*data\.tokenizer\.byte_fallback=true"
+    ):
         CharTokenizer("abc").encode("ab☃cd☃")
+    with pytest.raises(TokenizerError, match=r"^1 character is outside .*rows\.tokenizer\.byte_fallback=true"):
+        CharTokenizer("abc").encode("abd")
 
 
 def test_byte_fallback_spells_only_unknown_characters():

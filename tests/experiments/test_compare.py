@@ -13,6 +13,7 @@ from utils.core.run import Run, RunError
 from utils.experiments.compare import REPORTING, beside, compare_runs
 from utils.experiments.scores import direction, hours
 from utils.experiments.significance import Difference, compare_groups, holm, spread
+from utils.experiments.table import experiment_table
 
 
 class Train(Config):
@@ -80,6 +81,34 @@ def test_a_run_is_laid_beside_the_best_runs_of_the_same_data(tmp_path):
     assert f"{waiting.path.name} has no validation/loss yet" in str(found)
     alone = of("c", None, 0.1)
     assert "Nor has any run beside it." in str(beside(alone))
+
+
+def test_runs_of_other_tasks_or_data_are_not_subtracted_and_stand_apart(tmp_path):
+    class Task(Config):
+        train: Train = Train()
+        task: str = "causal_lm"
+
+    def of(task, value, seed):
+        run = Run.create(tmp_path, task, Task(train=Train(seed=seed), task=task))
+        jsonl.append(run.metrics_file, {"step": 10, "time": 0.0, "validation/loss": value})
+        return run
+
+    runs = [of("causal_lm", 2.0, 1), of("classifier", 0.5, 1), of("causal_lm", 1.0, 2), of("classifier", 0.4, 2)]
+    found = compare_runs(runs)
+    assert found.differences == []
+    assert "Different tasks or data (A | B: task): their validation/loss is not comparable" in str(found)
+    order = [runs[2], runs[0], runs[3], runs[1]]  # the best first within each
+    assert found.table["run"].tolist() == [run.path.name for run in order]
+    assert "Different tasks" not in str(compare_runs([runs[0], runs[2]]))
+    table = experiment_table(tmp_path, sort="validation/loss").table
+    assert table["run"].tolist() == [run.path.name for run in (*order[2:], *order[:2])]  # the newest kind first
+    assert table["task and data"].tolist() == ["classifier"] * 2 + ["causal_lm"] * 2
+
+
+def test_a_run_alone_is_compared_with_nothing(tmp_path):
+    run = made(tmp_path, [1.0])
+    assert str(beside(run)) == "No other run on this data yet."
+    assert "configs" not in str(compare_runs([run]))
 
 
 def test_what_a_session_may_change_makes_no_other_group_but_for_the_precision():

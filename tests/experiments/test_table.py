@@ -5,6 +5,8 @@ import pytest
 from utils.core import jsonl
 from utils.core.config import Config
 from utils.core.run import Run, RunError
+from utils.core.tracking import Tracking
+from utils.experiments.scores import ended
 from utils.experiments.table import experiment_table
 
 
@@ -101,6 +103,32 @@ def test_a_run_without_metrics_and_an_empty_root_are_shown(tmp_path):
     made(tmp_path, "new", [])
     assert names(experiment_table(tmp_path)) == ["new"]
     assert "new-" in str(experiment_table(tmp_path))
+
+
+def test_each_run_says_how_it_ended_and_the_step_that_it_came_to(tmp_path):
+    outcomes = {"whole": "complete after 7 steps", "early": "stopped early after 7 steps", "cut": "interrupted"}
+    for name, told in {**outcomes, "broken": "ValueError: no"}.items():
+        run = made(tmp_path, name, [(5, {"train/loss": 1.0})])
+        tracking = Tracking(run)
+        tracking.step = 7  # done, and not logged
+        tracking.close(told, failed=name == "broken")
+    killed = made(tmp_path, "killed", [(5, {"train/loss": 1.0})])
+    Run.create(tmp_path, "fresh", Settings())
+    pulled = made(tmp_path, "pulled", [])
+    pulled._write_stamp({**pulled.stamp, "pulled": "a/b"})
+    table = experiment_table(tmp_path).table
+    found = {run.split("-")[0]: (status, steps) for run, status, steps in table[["run", "status", "steps"]].values}
+    assert found == {
+        "whole": ("complete", 7), "early": ("complete", 7), "cut": ("interrupted", 7), "broken": ("failed", 7),
+        "killed": ("not ended", 5), "fresh": ("not begun", 0), "pulled": ("pulled", 0),
+    }  # fmt: skip
+    assert ended(killed) == ("not ended", 0)
+
+
+def test_one_folder_is_one_folder(tmp_path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text("")
+    assert "1 folder could not be read" in str(experiment_table(tmp_path))
 
 
 def test_an_unknown_metric_and_a_missing_root_are_named(root):

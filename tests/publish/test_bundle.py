@@ -101,7 +101,7 @@ def test_the_copy_holds_the_code_of_its_own_model_and_none_of_training(exportabl
     files = bundle.write_code(exportables["bert"], tmp_path)
     code = {path.relative_to(tmp_path / "model_code").as_posix() for path in files}
     models = {name for name in code if name.startswith("models/")} - {"models/__init__.py"}
-    assert models == {f"models/{name}.py" for name in ("bert", "blocks", "model", "positions", "transformer")}
+    assert models == {f"models/{name}.py" for name in ("bert", "blocks", "model", "named", "positions", "transformer")}
     assert {name.partition("/")[0] for name in code} == {"LICENSE", "__init__.py", "load.py", "core", "data", "models"}
     assert {"core/config.py", "data/special.py", "data/tokenizers.py"} <= code
     assert len(code) < 25

@@ -91,6 +91,80 @@ def test_metrics_intervals_limits_and_formats_are_shown(folder):
     assert "commit 0123456789ab with changes" in text
 
 
+def test_what_is_measured_is_given_in_its_own_unit_and_intervals_where_they_are(folder):
+    def told(**changes):
+        _, text = read(model_card(folder, {**METADATA, **changes}, "ada/model"))
+        return text.partition("## Metrics")[2].partition("|")[0]
+
+    assert "In nats a token: loss." in told()
+    assert "95% intervals, where one was measured" in told()
+    assert "No intervals were measured" in told(metrics={"validation/loss": 1.5})
+    assert "In nats a text: loss." in told(kind="classifier", metrics={"validation/loss": 1.5})
+    bounded = {"value": 0.25, "low": 0.125, "high": 0.5}
+    policy = told(family="PPO", metrics={"validation/pass@1": bounded})
+    assert "nats" not in policy
+    assert "In brackets: 95% intervals." in policy
+    grids = told(family="VAE", kind="vae", metrics={"validation/nll": 344.1, "validation/shape": 0.19})
+    assert "In nats a grid: nll." in grids
+
+
+def test_weights_that_are_not_the_best_are_not_called_so(folder):
+    _, text = read(model_card(folder, METADATA, "ada/model"))
+    assert "Of step 1,200, the best checkpoint." in text
+    note = "The weights of step 1,200 stand in for step 900, which is damaged"
+    _, text = read(model_card(folder, {**METADATA, "note": f"{note}."}, "ada/model"))
+    assert f"the weights of step 1,200 of run `20260801-101500-3f9a2c`. {note}." in text
+    assert "best" not in text.partition("## Settings")[0]
+
+
+PPO = "name: arc\npool: {train: 400, validation: 16, test: 24, seed: 3}\npolicy: {kind: KIND, model: Qwen/Qwen2.5}\n"
+ROWS = "rows:\n  source: hf:ada/letters\n  tokenizer: {kind: KIND, name: NAME}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ROWS.replace("KIND", "bpe").replace("NAME", "null"), "65 ids and was made for the training data alone."),
+        (ROWS.replace("KIND", "hf").replace("NAME", "openai-community/gpt2"), "is that of `openai-community/gpt2`."),
+        (ROWS.replace("KIND", "saved").replace("NAME", "/home/ada/plans/words"), "65 ids and is that of `words`."),
+        (PPO.replace("KIND", "tiny"), "65 ids and knows grids and programs alone."),
+        (PPO.replace("KIND", "hub"), "65 ids and is that of `Qwen/Qwen2.5`."),
+        (PPO.replace("KIND", "smollm2"), "65 ids and is that of `smollm2`."),
+        ("name: shakespeare\n", "Its tokenizer has 65 ids."),
+    ],
+)
+def test_a_tokenizer_is_said_to_be_what_the_recipe_made_it(config, words, folder):
+    (folder / "run" / "config.yaml").write_text(config)
+    _, text = read(model_card(folder, METADATA, "ada/model"))
+    assert words in text
+    assert ("for the training data alone" in text) == ("training data" in words)
+
+
+def test_the_data_of_a_policy_are_drawn_and_not_called_by_its_name(folder):
+    (folder / "run" / "config.yaml").write_text(PPO.replace("KIND", "tiny"))
+    policy = {**METADATA, "family": "PPO", "metrics": {"validation/pass@1": 0.25}}
+    data, text = read(model_card(folder, policy, "ada/arc"))
+    assert [one.dataset_name for one in data.eval_results] == ["ARC tasks drawn from programs"]
+    assert "with the seed 3: 400 for train, 16 for validation, 24 for test." in text
+    assert "A policy that writes programs" in text
+    (folder / "run" / "config.yaml").write_text("name: shakespeare\n")
+    data, text = read(model_card(folder, METADATA, "ada/model"))
+    assert {one.dataset_name for one in data.eval_results} == {"unknown"}
+    assert "## Data\n\nNot stated." in text
+
+
+def test_a_format_that_was_not_compared_is_not_said_to_be(folder):
+    formats = {
+        "onnx": {"status": "skip", "told": "not written: pip install onnx, then export again"},
+        "pt2": {"status": "fail", "files": ["model.pt2"], "told": "differs | by 2", "max_difference": 2.0},
+    }
+    _, text = read(model_card(folder, {**METADATA, "formats": formats}, "ada/model"))
+    assert "| onnx |  | skip: not written: pip install onnx, then export again |  |" in text
+    assert "| pt2 | `model.pt2` | fail: differs \\| by 2 | 2 |" in text
+    assert "Each was compared" not in text
+    assert "What says pass was compared" in text
+
+
 def test_where_a_local_file_lay_is_not_in_the_summary_of_the_data(folder):
     _, text = read(model_card(folder, METADATA, "ada/shakespeare"))
     data = text.partition("## Data")[2].partition("##")[0]

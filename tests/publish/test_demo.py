@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.parse
 import urllib.request
 
 import pytest
 
 from utils.publish import demo
-from utils.publish.folder import write_folder
-from utils.publish.handler import EndpointHandler
+from utils.publish.folder import ExportError, seal, write_folder
+from utils.publish.handling.checks import FolderError
+from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.loading import load
 from utils.publish.weights import write_safetensors
 
@@ -35,6 +37,21 @@ def test_the_form_gives_the_handlers_answer_and_its_errors(folder):
         form.fn(text, '{"max_new_tokens": -1}')
     with pytest.raises(gradio.Error, match="Expecting"):
         form.fn(text, "{")
+
+
+def test_the_form_reads_only_what_metadata_lists_and_no_pt2(folder, tmp_path):
+    pytest.importorskip("gradio")
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    (changed / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ExportError, match=r"config\.json has 2 bytes"):
+        demo.form_of(changed)
+    graph = tmp_path / "graph"
+    graph.mkdir()
+    (graph / "model.pt2").write_bytes(b"never read")
+    seal(graph, {"format_version": 1, "name": "graph", "kind": "causal_lm", "loader": "weights"})
+    with pytest.raises(FolderError, match="can run code"):
+        demo.form_of(graph)
 
 
 def test_the_form_is_served_on_this_machine(folder):

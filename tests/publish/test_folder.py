@@ -244,3 +244,17 @@ def test_config_json_of_ours_names_the_class_and_its_config(exported, exportable
     config = json.loads((exported("gpt") / "config.json").read_text())
     assert config["architectures"] == ["GPT"]
     assert {name: config[name] for name in exportables["gpt"].config} == exportables["gpt"].config
+
+
+def test_the_report_that_goes_along_names_no_folder_of_this_machine(exportables, rows_table, tmp_path):
+    one = exportables["classifier"]
+    report = one.run.path / "report.md"
+    place = one.run.path
+    report.write_text(f"evaluate {place}\ntrain {place}/config.yaml --root {place.parent}.\nsource: {rows_table}\n")
+    try:
+        folder = write_folder(one, lambda folder: {}, to=tmp_path / "e")
+    finally:
+        report.unlink()
+    name = f"runs/{place.name}"
+    expected = f"evaluate {name}\ntrain {name}/config.yaml --root runs.\nsource: {rows_table.name}\n"
+    assert (folder / "run" / "report.md").read_text() == expected

@@ -140,3 +140,28 @@ def test_safetensors_is_always_written_and_int8_when_asked_for():
 def test_unknown_formats_are_refused_with_the_known_ones(names):
     with pytest.raises(ValueError, match="expected a list of some of safetensors, state_dict, onnx"):
         select(names)
+
+
+def test_two_exports_of_the_same_weights_are_the_same_folder(exportables, tmp_path):
+    one, first, second = exportables["gpt"], tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        export(one, formats=["safetensors", "state_dict"], folder=folder / "export")
+    for path in sorted((first / "export").rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
+    report = json.loads((first / "export_report.json").read_text())
+    assert "latency ms" in json.dumps(report)  # times differ, and are told beside the folder
+
+
+def test_weights_that_are_not_the_best_are_told_in_report_readme_and_metadata(exportables, tmp_path):
+    one = exportables["bert"]
+    note = f"The weights of step 3 stand in for better ones: step-00000006.damaged in {one.run.path / 'checkpoints'}."
+    report = export(dataclasses.replace(one, step=3, note=note), formats=["safetensors"], folder=tmp_path / "export")
+    assert [(check.name, check.status) for check in report.checks] == [("weights", "warn"), ("safetensors", "pass")]
+    about, readme = verify(tmp_path / "export"), (tmp_path / "export" / "README.md").read_text()
+    assert "stand in for better ones" in about["note"]
+    assert about["note"] in readme
+    assert str(one.run.path.parent) not in about["note"]
+    assert "the best" not in readme
+    export(one, formats=["safetensors"], folder=tmp_path / "best")
+    assert "the best of run" in (tmp_path / "best" / "README.md").read_text()

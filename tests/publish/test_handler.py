@@ -1,8 +1,11 @@
 """The handler on real export folders: what it answers, that rows together are rows alone, what it refuses."""
 
 import dataclasses
+import importlib.util
+import inspect
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +16,10 @@ from safetensors.torch import save_model
 from utils.models.generate import SamplingConfig, generate
 from utils.publish.folder import write_folder
 from utils.publish.graphs import Graph, file_of
-from utils.publish.handler import BadRequest, Bounds, EndpointHandler, FolderError, TooLong
+from utils.publish.handling.checks import BadRequest, FolderError, TooLong
+from utils.publish.handling.decoding import choose
+from utils.publish.handling.endpoint import EndpointHandler
+from utils.publish.handling.sampling import Bounds
 from utils.publish.loading import load
 from utils.publish.weights import write_safetensors
 from utils.vae.config import VAEConfig
@@ -151,6 +157,33 @@ def test_sampled_tokens_follow_the_models_probabilities(handlers):
     assert ((counts / 3200 - chances).abs() <= 4.5 * errors + 1e-9).all()
 
 
+def test_the_coldest_temperature_takes_the_likeliest_tokens_however_large_the_logits(handlers):
+    cold = texts(handlers["gpt"], "the red", max_new_tokens=12, temperature=1e-4, seed=0)
+    assert cold == texts(handlers["gpt"], "the red", max_new_tokens=12)
+    row = handlers["gpt"].read({"inputs": "the red", "parameters": {"temperature": 1e-4, "seed": 0}}).rows[0]
+    assert choose(torch.tensor([-3e38, 1e38, 3e38, 0.0]), row) == 2  # divided by 1e-4, three of these are infinite
+
+
+def test_a_row_whose_text_cannot_be_told_is_as_it_was_and_goes_on(handlers):
+    data = {"inputs": "the red", "parameters": {"max_new_tokens": 4}}
+    row = handlers["gpt"].read(data).rows[0]
+    row.watched = True
+    read, failing = row.decode, [False, False, False, True]
+
+    def decode(tokens):
+        if failing.pop(0):
+            raise RuntimeError("the tokenizer is busy")
+        return read(tokens)
+
+    row.decode = decode
+    with pytest.raises(RuntimeError, match="busy"):
+        list(handlers["gpt"].decode([row]))
+    assert (len(row.tokens), row.finish) == (3, None)  # the fourth would have been the last
+    row.decode = read
+    list(handlers["gpt"].decode([row]))
+    assert row.result() == handlers["gpt"](data)[0]
+
+
 def test_a_drawn_seed_is_told_and_gives_the_text_again(handlers):
     parameters = {"max_new_tokens": 20, "temperature": 1.5, "details": True}
     first = handlers["gpt"]({"inputs": "the", "parameters": parameters})[0]
@@ -211,7 +244,7 @@ def test_an_embedding_is_the_mean_over_the_tokens_whatever_pads_the_row(handlers
     together = handler({"task": "feature-extraction", "inputs": inputs})
     for text, vector in zip(inputs, together):
         assert vector == pytest.approx(handler({"task": "feature-extraction", "inputs": text})[0], abs=1e-5)
-    ids = torch.tensor([handler._around(inputs[0], cut=False)])
+    ids = torch.tensor([handler.reader.around(inputs[0], cut=False)])
     with torch.no_grad():
         mean = handler.model.hidden(ids, torch.ones_like(ids)).mean(1)[0]
     assert together[0] == pytest.approx(mean.tolist(), abs=1e-5)
@@ -233,6 +266,7 @@ def test_an_embedding_is_the_mean_over_the_tokens_whatever_pads_the_row(handlers
         ({"inputs": "the", "parameters": {"temperature": -1}}, "temperature=-1; expected a number from 0"),
         ({"inputs": "the", "parameters": {"temperature": True}}, "temperature=True"),
         ({"inputs": "the", "parameters": {"temperature": math.nan}}, "temperature=nan"),
+        ({"inputs": "the", "parameters": {"temperature": 1e-40}}, "temperature=1e-40; expected at least 0.0001, or 0"),
         ({"inputs": "the", "parameters": {"top_p": 0}}, "top_p=0 leaves no token"),
         ({"inputs": "the", "parameters": {"top_k": 1.5}}, "top_k=1.5; expected a whole number"),
         ({"inputs": "the", "parameters": {"max_new_tokens": 0}}, "max_new_tokens=0; expected a whole number from 1"),
@@ -303,6 +337,24 @@ for folder in sys.argv[1:]:
     assert run.returncode == 0, run.stderr
     expected = [handlers[name]({"inputs": "the red", "parameters": {"max_new_tokens": 9}}) for name in ("gpt", "gpt2")]
     assert [json.loads(line) for line in run.stdout.splitlines()[-2:]] == expected
+
+
+def test_the_copies_of_two_folders_do_not_share_modules(export_folders, tmp_path):
+    """Of two exports, one may be of an older version: each folder's handler.py takes the `handling` beside it."""
+    places = []
+    for name in ("one", "two"):
+        shutil.copytree(export_folders["gpt"], tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        spec = importlib.util.spec_from_file_location("handler", tmp_path / name / "handler.py")
+        handler = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(handler)
+        places.append(inspect.getfile(handler.EndpointHandler))
+    assert places == [str(tmp_path / name / "handling" / "endpoint.py") for name in ("one", "two")]
+
+
+def test_the_file_that_is_copied_is_the_installed_handler_too():
+    from utils.publish import handler
+
+    assert handler.EndpointHandler is EndpointHandler
 
 
 def test_two_folders_with_code_of_their_own_are_loaded_side_by_side(handlers):

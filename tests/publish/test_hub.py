@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +21,17 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from utils.core import redact  # noqa: E402
+from utils.core import notebook, redact  # noqa: E402
 from utils.core.run import Run  # noqa: E402
 from utils.publish import errors  # noqa: E402
+from utils.publish.account import connect  # noqa: E402
 from utils.publish.datasets import push_dataset  # noqa: E402
 from utils.publish.folder import ExportError, seal, write_folder  # noqa: E402
+from utils.publish.formats import export  # noqa: E402
 from utils.publish.hub import pull, push  # noqa: E402
+from utils.publish.outgoing import Outgoing  # noqa: E402
+from utils.publish.pushed import Push  # noqa: E402
+from utils.publish.sending import send  # noqa: E402
 from utils.publish.versions import following, latest  # noqa: E402
 from utils.publish.weights import write_safetensors, write_state_dict  # noqa: E402
 
@@ -186,6 +192,19 @@ def test_a_second_push_makes_no_commit_and_no_tag(hub, folder):
     assert "no commit was made" in str(again)
 
 
+def test_a_run_that_is_exported_anew_is_not_published_anew(hub, exportables, tmp_path):
+    """Of two formats; not TorchScript, whose classes get other names each time that a process traces a model."""
+    pushed, formats = [], ("state_dict", "onnx")
+    for name in ("one", "two"):
+        report = export(exportables["gpt"], folder=tmp_path / name, formats=formats)
+        assert report.status != "fail", report
+        pushed.append(push(tmp_path / name, "ada/gpt"))
+    assert [one.committed for one in pushed] == [True, False], pushed[1]
+    assert pushed[0].commit == pushed[1].commit
+    assert pushed[0].tags == pushed[1].tags
+    assert (tmp_path / "one" / "metadata.json").read_bytes() == (tmp_path / "two" / "metadata.json").read_bytes()
+
+
 def test_new_weights_raise_the_minor_version_and_other_changes_the_patch(hub, folder):
     push(folder, "ada/gpt")
     edit(folder, "requirements.txt", lambda data: data + b"# more\n")
@@ -209,12 +228,38 @@ def test_versions_are_compared_as_numbers():
     assert following(None, minor=True) == "v0.1.0"
 
 
-def test_a_tag_that_is_on_another_commit_stays_there(hub, folder):
+def test_a_tag_that_is_on_another_commit_is_refused_before_anything_is_sent(hub, folder):
     first = push(folder, "ada/gpt", tag="v1.0.0")
+    assert push(folder, "ada/gpt", tag="v1.0.0").commit == first.commit
+    assert push(folder, "ada/gpt", tag="v1.0.0", dry_run=True).tags[0] == "v1.0.0"
     edit(folder, "requirements.txt", lambda data: data + b"# more\n")
-    with pytest.raises(errors.HubError, match="v1.0.0.*on another commit"):
-        push(folder, "ada/gpt", tag="v1.0.0")
-    assert hub.repo("ada/gpt").tags["v1.0.0"] == first.commit
+    hub.requests.clear()
+    for dry_run in (True, False):
+        with pytest.raises(errors.HubError, match="v1.0.0.*on another commit.*Nothing was sent"):
+            push(folder, "ada/gpt", tag="v1.0.0", dry_run=dry_run)
+    assert {method for method, _ in hub.requests} <= {"GET", "HEAD"}
+    assert hub.repo("ada/gpt").branches["main"] == hub.repo("ada/gpt").tags["v1.0.0"] == first.commit
+
+
+def test_a_name_without_an_owner_is_the_accounts_in_the_card_and_in_the_command_to_go_on(hub, folder, monkeypatch):
+    push(folder, "gpt")
+    assert b'snapshot_download("ada/gpt")' in hub.repo("ada/gpt").files()["README.md"]
+    for name in ("gpt", "ada/gpt"):
+        assert {one.change for one in push(folder, name, dry_run=True).files} == {"same"}
+    hub.faults.append(Fault("/commit/", status=403))
+    edit(folder, "requirements.txt", lambda data: data + b"# more\n")
+    with pytest.raises(errors.NoRight, match=f"python -m utils push {folder} ada/gpt"):
+        push(folder, "gpt")
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert "a push names it OWNER/gpt" in push(folder, "gpt", dry_run=True).note
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"{", b'{"files": ["NOTES.txt"]}', b"\xff"])
+def test_a_metadata_file_that_is_not_of_a_push_has_nothing_removed(content, hub, folder, caplog):
+    hub.add("ada/gpt", {"metadata.json": content, "NOTES.txt": b"by hand"})
+    assert push(folder, "ada/gpt").committed
+    assert hub.repo("ada/gpt").files()["NOTES.txt"] == b"by hand"
+    assert "metadata.json of ada/gpt lists no files of an earlier push" in caplog.text
 
 
 def test_what_an_older_export_brought_goes_and_what_others_added_stays(hub, folder):
@@ -307,9 +352,12 @@ def test_a_dry_run_needs_neither_a_token_nor_a_network(hub, folder, monkeypatch)
     assert {one.change for one in told.files} == {"new"}
     assert "private repository would not be seen" in told.note
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the port of `discard`: nobody listens
-    told = push(folder, "ada/gpt", dry_run=True)
-    assert {one.change for one in told.files} == {"unknown"}
-    assert "no answer from the Hub" in told.note
+    for token in ("", TOKEN):
+        monkeypatch.setenv("HF_TOKEN", token)
+        for name in ("ada/gpt", "gpt"):
+            told = push(folder, name, dry_run=True)
+            assert {one.change for one in told.files} == {"unknown" if token or "/" in name else "new"}
+            assert ("no answer from the Hub" in told.note) == bool(token or "/" in name)
 
 
 def test_a_connection_cut_in_mid_upload_leaves_the_old_revision_and_says_how_to_go_on(hub, folder):
@@ -368,6 +416,34 @@ def test_a_push_that_was_cut_before_its_tags_gets_them_from_the_next(hub, folder
     assert hub.repo("ada/gpt").tags["v0.1.0"] == done.commit
 
 
+def test_a_refusal_in_mid_push_says_how_the_repository_stands_and_how_to_go_on(hub, folder):
+    again = f"python -m utils push {folder} ada/gpt"
+    hub.faults.append(Fault("POST .*/tag/", status=403))
+    with pytest.raises(errors.NoRight, match=f"files are published as .*missing are tags.*{again}"):
+        push(folder, "ada/gpt")
+    head = hub.repo("ada/gpt").branches["main"]
+    hub.faults.append(Fault("POST .*/tag/", status=403))
+    with pytest.raises(errors.NoRight, match=f"files are published as {head[:7]}.*missing are tags.*{again}"):
+        push(folder, "ada/gpt")
+    edit(folder, "requirements.txt", lambda data: data + b"# more\n")
+    hub.faults.append(Fault("/commit/", status=403))
+    with pytest.raises(errors.NoRight, match=f"main of ada/gpt is at {head[:7]}, as before.*{again}"):
+        push(folder, "ada/gpt")
+
+
+def test_a_commit_of_someone_else_in_mid_push_is_not_taken_for_ones_own(hub):
+    repo = hub.add("ada/gpt", {"a.txt": b"a"})
+
+    def meanwhile(api, remote):
+        repo.branches["main"] = repo.keep(hub_server.Commit("theirs", {}, repo.branches["main"]))
+        return []
+
+    files = [Outgoing.read("b.txt", b"b")]
+    with pytest.raises(errors.HubError, match="someone else committed.*main is at .*, which is not of this push"):
+        send(connect(), Push("ada/gpt", again="again"), files, weighty=bool, stale=meanwhile)
+    assert repo.files() == {}
+
+
 def test_an_unreachable_hub_is_said_plainly(hub, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(errors.NetworkDown, match="no answer from the Hub"):
@@ -390,6 +466,46 @@ def test_a_file_with_a_secret_in_it_is_not_sent(hub, folder):
         push(folder, "ada/gpt")
     assert hub.requests == []
     assert TOKEN not in shown(caught.value)
+
+
+PLANTED = "hf_secondSECONDsecond0123456789"
+
+
+@pytest.fixture(params=["environment", "login", "another login", "Colab's secrets"])
+def planted(request, hub, monkeypatch, tmp_path):
+    """PLANTED, as the token of each place that can hold one; beside it none, or another in the environment."""
+    path = tmp_path / "stored_tokens"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_STORED_TOKENS_PATH", str(path))
+    monkeypatch.delenv("HF_TOKEN")
+    if request.param == "environment":
+        monkeypatch.setenv("HF_TOKEN", PLANTED)
+    elif request.param == "login":
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        Path(huggingface_hub.constants.HF_TOKEN_PATH).write_text(f"{PLANTED}\n")
+    elif request.param == "another login":
+        path.write_text(f"[work]\nhf_token = {PLANTED}\n")
+    else:
+        userdata = SimpleNamespace(get={"HF_TOKEN": PLANTED}.get, SecretNotFoundError=KeyError)
+        userdata.NotebookAccessError = PermissionError
+        monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(userdata=userdata))
+        monkeypatch.setattr(notebook, "in_colab", lambda: True)
+    return PLANTED
+
+
+def test_a_token_of_any_place_is_neither_pushed_nor_exported(planted, hub, exportables, folder, tmp_path, monkeypatch):
+    (folder / "run" / "report.md").write_text(f"My token is {planted}.\n")
+    seal(folder)  # nothing has told the token yet
+    (tmp_path / "rows.csv").write_text(f"text,label\n{planted},0\n")
+    for publish in (lambda: push(folder, "ada/gpt"), lambda: push_dataset(tmp_path / "rows.csv", "ada/rows")):
+        monkeypatch.setattr(redact, "_told", set())
+        with pytest.raises(errors.SecretInside, match="holds the value of a secret"):
+            publish()
+    assert hub.requests == []
+    monkeypatch.setattr(redact, "_told", set())
+    run = Run.open(shutil.copytree(exportables["gpt"].run.path, tmp_path / exportables["gpt"].run.path.name))
+    (run.path / "report.md").write_text(f"My token is {planted}.\n")
+    folder = exported(replace(exportables["gpt"], run=run), tmp_path / "masked")
+    assert (folder / "run" / "report.md").read_text() == "My token is ***.\n"
 
 
 def shown(error):
@@ -544,8 +660,24 @@ def test_data_are_pushed_once_and_rows_of_an_older_push_go(hub, tmp_path):
     assert push_dataset(folder, "lab/birds", license="CC0-1.0").tags == ("v0.2.0",)
     repo = hub.repo("lab/birds", "dataset")
     assert repo.private
-    assert set(repo.files()) == {".gitattributes", "README.md", "train.csv"}
+    assert set(repo.files()) == {".gitattributes", ".published.json", "README.md", "train.csv"}
     assert b"license: cc0-1.0" in repo.files()["README.md"]
+
+
+def test_data_that_no_push_brought_stay_in_the_repository(hub, tmp_path, caplog):
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    for name in ("train.csv", "old.csv"):
+        (folder / name).write_text("text,label\na,0\n")
+    hub.add("ada/birds", {"by-hand.parquet": b"rows of someone else"}, "dataset")
+    push_dataset(folder, "ada/birds")
+    (folder / "old.csv").unlink()
+    done = push_dataset(folder, "ada/birds")
+    assert [one.path for one in done.files if one.change == "removed"] == ["old.csv"]
+    there = hub.repo("ada/birds", "dataset").files()
+    assert there["by-hand.parquet"] == b"rows of someone else"
+    assert "old.csv" not in there
+    assert "that no push listed stay there: by-hand.parquet" in caplog.text
 
 
 def test_a_single_file_of_data_is_pushed_by_its_name(hub, tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import save_model
 
+from utils.models.blocks import TransformerConfig
+from utils.models.transformer import GPT
 from utils.publish import loading
-from utils.publish.weights import write_safetensors
 
 
 @pytest.mark.parametrize(
@@ -25,12 +27,13 @@ from utils.publish.weights import write_safetensors
         "",
     ],
 )
-def test_a_folder_names_only_classes_of_our_models_and_tokenizers(name, exportables, tmp_path):
-    exportable = exportables["gpt"]
-    write_safetensors(exportable, tmp_path)
-    about = {"loader": "ours", "builds": exportable.builds, "config": exportable.config}
+def test_a_folder_names_only_classes_of_our_models_and_tokenizers(name, tmp_path):
+    shape = {"vocab_size": 11, "context_length": 8, "num_layers": 1, "num_heads": 2, "width": 8}
+    model = GPT(TransformerConfig(**shape))
+    save_model(model, str(tmp_path / "model.safetensors"))
+    about = {"loader": "ours", "builds": "utils.models.transformer:GPT", "config": model.config.model_dump(mode="json")}
     (tmp_path / "metadata.json").write_text(json.dumps(about))
-    assert loading.load(tmp_path)[0].state_dict().keys() == exportable.model.state_dict().keys()
+    assert loading.load(tmp_path)[0].state_dict().keys() == model.state_dict().keys()
     (tmp_path / "metadata.json").write_text(json.dumps({**about, "builds": name}))
     with pytest.raises(ValueError, match="expected a class of our models or tokenizers, with forward"):
         loading.load(tmp_path)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
-from utils.publish.folder import write_folder
-from utils.publish.handler import EndpointHandler
+from utils.publish.folder import seal, write_folder
+from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.serve import serving
 from utils.publish.weights import write_safetensors
 from utils.vae.config import VAEConfig
@@ -51,7 +51,7 @@ def vae_folder(tmp_path_factory):
     save_model(BetaVAE(config), str(folder / "model.safetensors"))
     about = {"format_version": 1, "name": "small VAE", "kind": "vae", "loader": "ours", "limits": {}}
     about |= {"builds": "utils.vae.model:BetaVAE", "config": config.model_dump(mode="json")}
-    (folder / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
+    seal(folder, about)
     return folder
 
 

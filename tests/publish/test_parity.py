@@ -11,7 +11,7 @@ import torch
 
 from utils.publish import bundle, weights
 from utils.publish.graphs import Graph, file_of
-from utils.publish.parity import PROVABLE, TRAINING, changed, proofs, prove
+from utils.publish.parity import PROVABLE, TRAINING, changed, proofs
 
 EXACT = tuple(name for name in PROVABLE if name != "int8")
 
@@ -60,7 +60,7 @@ def test_one_weight_that_is_off_by_1e_2_fails_every_exact_format(exportables, fo
     try:
         with torch.no_grad():
             weight[3, 0] += 1e-2  # of the head's row of token 3 too: its logit moves by 1e-2 of the normed stream
-        checks = {check.name: check for check in prove(exportable, folder, EXACT)}
+        checks = {proof.format: proof.check for proof in proofs(exportable, folder, EXACT)}
     finally:
         with torch.no_grad():
             weight.copy_(before)
@@ -81,7 +81,7 @@ def test_damaged_and_missing_files_fail_with_their_reason_and_the_others_still_p
     for name in ("model.onnx", "model.pt2", "model.safetensors"):
         cut(name)
     (copied / "model.torchscript.pt").unlink()
-    checks = {check.name: check for check in prove(exportables["gpt"], copied, PROVABLE)}
+    checks = {proof.format: proof.check for proof in proofs(exportables["gpt"], copied, PROVABLE)}
     assert {name: check.status for name, check in checks.items()} == {
         "onnx": "fail", "int8": "pass", "pt2": "fail", "torchscript": "fail", "state_dict": "pass",
         "safetensors": "fail",
@@ -100,16 +100,16 @@ def test_flipped_bytes_of_weights_fail_by_what_comes_out(exportables, copied):
     assert content.count(largest.raw_data) == 1
     flipped = bytes(byte ^ 0x40 if at % 4 == 3 else byte for at, byte in enumerate(largest.raw_data))  # exponents
     (copied / "model.onnx").write_bytes(content.replace(largest.raw_data, flipped))
-    (check,) = prove(exportables["gpt"], copied, ["onnx"])
-    assert check.status == "fail"
-    assert "largest difference" in check.summary
+    (proof,) = proofs(exportables["gpt"], copied, ["onnx"])
+    assert proof.check.status == "fail"
+    assert "largest difference" in proof.check.summary
 
 
 def test_int8_of_another_model_fails(exportables, folder):
     exportable = exportables["gpt"]
     other = dataclasses.replace(exportable.parts[0], module=_other(exportable))
-    (check,) = prove(dataclasses.replace(exportable, parts=(other,)), folder, ["int8"])
-    assert check.status == "fail"
+    (proof,) = proofs(dataclasses.replace(exportable, parts=(other,)), folder, ["int8"])
+    assert proof.check.status == "fail"
 
 
 def _other(exportable):
@@ -139,4 +139,4 @@ def test_a_file_that_is_not_what_metadata_lists_is_named(exportables, copied):
 
 def test_an_unknown_format_is_refused_by_name(exportables, folder):
     with pytest.raises(ValueError, match="gguf; expected some of onnx"):
-        prove(exportables["gpt"], folder, ["gguf"])
+        proofs(exportables["gpt"], folder, ["gguf"])

@@ -1,22 +1,28 @@
 """The server over HTTP, on real export folders: the real client, many clients, and requests that go wrong alone."""
 
 import asyncio
+import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import torch
 
-from utils.publish.folder import write_folder
-from utils.publish.handler import EndpointHandler
+from utils.publish.folder import ExportError, seal, write_folder
+from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.limits import Limits
-from utils.publish.serve import ServeError, one_request, serving
+from utils.publish.serve import ServeError, app_of, one_request, serve, serving
 from utils.publish.weights import write_safetensors
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
@@ -199,6 +205,7 @@ def test_a_short_request_overtakes_a_long_one_that_runs(server):
         ({"json": {"inputs": "the", "stream": "yes"}}, 422, "expected true or false"),
         ({"json": {"inputs": ["the", "red"], "stream": True}}, 422, "expected one prompt"),
         ({"json": {"inputs": "the", "parameters": {"max_new_tokens": 10**9}}}, 422, "from 1 to 1,024"),
+        ({"json": {"inputs": "the", "parameters": {"temperature": 1e-40}}}, 422, "at least 0.0001"),
         ({"json": {"inputs": "t" * 17}}, 422, "at most 16 are read"),
         ({"json": {"inputs": "t" * 30_000}}, 413, "larger than 20,000 bytes"),
     ],
@@ -381,6 +388,112 @@ def test_a_model_that_fails_on_one_request_answers_the_others_of_its_batch(folde
     for at in (0, 2):
         assert answers[at].json() == alone(request(prompts[at], max_new_tokens=4))
     assert sorted(batches)[-1] >= 2
+
+
+def test_a_stream_tells_every_token_of_a_step_that_failed_for_another(folders, alone):
+    """The third step fails at the second row, when the first has its token already."""
+    from utils.publish.batching import Batcher, Job
+    from utils.publish.counters import Counters
+
+    handler = EndpointHandler(folders["gpt"])
+    asked = {"the red": {"temperature": 1.2, "seed": 3}, "blue": {}}
+    requests = {name: handler.read(request(name, max_new_tokens=6, **given)) for name, given in asked.items()}
+    decode, failures = requests["blue"].rows[0].decode, [RuntimeError("once")]
+
+    def failing(tokens):
+        if len(tokens) == 3 and failures:
+            raise failures.pop()
+        return decode(tokens)
+
+    requests["blue"].rows[0].decode = failing
+    told = {name: [] for name in asked}
+    batcher = Batcher(handler, Limits(), Counters())
+    for name, read in requests.items():
+        batcher.submit(Job(read, told[name].append, time.monotonic() + 60, stream=True))
+    batcher.start()
+    batcher.stop(60)
+    assert failures == []
+    for name, given in asked.items():
+        *events, (last, answer) = told[name]
+        assert last == "done"
+        assert answer == alone(request(name, max_new_tokens=6, **given))
+        assert [event["index"] for _, event in events] == [1, 2, 3, 4, 5, 6]
+        assert "".join(event["token"]["text"] for _, event in events) == answer[0]["generated_text"]
+
+
+@pytest.fixture
+def doctored(tmp_path):
+    """A folder whose graph is a model.pt2 that, when it is read, writes the file that is given beside."""
+    folder, mark = tmp_path / "doctored", tmp_path / "ran"
+    folder.mkdir()
+
+    class Embedding(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(300, 300)
+
+        def forward(self, input_ids):
+            return self.table(input_ids)
+
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Embedding(), (torch.zeros(2, 4, dtype=torch.long),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "sound.pt2")
+
+    class Writes:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    pickled = io.BytesIO()
+    torch.save({"a": Writes()}, pickled)
+    with zipfile.ZipFile(tmp_path / "sound.pt2") as sound, zipfile.ZipFile(folder / "model.pt2", "w") as changed:
+        for name in sound.namelist():
+            changed.writestr(name, pickled.getvalue() if "sample_inputs" in name else sound.read(name))
+    (folder / "tokenizer").mkdir()
+    characters = {"kind": "char", "characters": "abc", "byte_fallback": True}
+    (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(characters), encoding="utf-8")
+    about = {"format_version": 1, "name": "doctored", "kind": "causal_lm", "loader": "weights", "special": {}}
+    seal(folder, about | {"limits": {"context_length": 16}})
+    return folder, mark
+
+
+def test_a_pt2_that_holds_code_is_read_only_where_the_folder_is_trusted(doctored):
+    folder, mark = doctored
+    for start in (lambda: app_of(folder), lambda: one_request(folder), lambda: serve(folder, port=0)):
+        with pytest.raises(ServeError, match=r"model\.pt2, and reading a \.pt2 can run code .* serve --trust"):
+            start()
+    assert not mark.exists()
+    with contextlib.suppress(Exception):  # what was put in is no input of the graph
+        app_of(folder, trust=True)
+    assert mark.exists()  # the file is as bad as it was meant to be
+
+
+def test_a_folder_that_is_not_what_its_metadata_says_is_not_served(folders, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(folders["gpt"], folder)
+    config = folder / "config.json"
+    config.write_bytes(config.read_bytes().swapcase())
+    with pytest.raises(ExportError, match=r"config\.json is changed"):
+        app_of(folder)
+    shutil.copyfile(folders["gpt"] / "config.json", config)
+    (folder / "extra.py").touch()
+    with pytest.raises(ExportError, match=r"extra\.py is not listed"):
+        app_of(folder)
+    (folder / "extra.py").unlink()
+    assert app_of(folder).title
+
+
+def test_the_command_passes_trust_on(doctored, monkeypatch):
+    from typer.testing import CliRunner
+
+    from utils.cli.publish import app
+    from utils.publish import serve as server
+
+    given = []
+    monkeypatch.setattr(server, "serve", lambda *place, trust: given.append(trust))
+    for options in ([], ["--trust"]):
+        result = CliRunner().invoke(app, ["serve", str(doctored[0]), *options])
+        assert result.exit_code == 0, result.output
+    assert given == [False, True]
 
 
 def test_on_sigterm_a_running_request_is_finished_and_a_new_one_refused(folders):

@@ -8,7 +8,7 @@ from utils.core.check import Check
 from utils.rl.advice import next_steps
 from utils.rl.recipes import PPORecipe, load_recipe
 
-GOOD = {"pass@1 rose": "pass", "New programs": "pass", "Honest programs": "pass", "Real ARC tasks": "pass"}
+GOOD = {"pass@1": "pass", "New programs": "pass", "Honest programs": "pass", "Real ARC tasks": "pass"}
 
 
 def advice(recipe, **changed):
@@ -30,7 +30,7 @@ def test_where_all_is_well_there_still_is_something_to_try(recipe):
 
 @pytest.mark.parametrize("status", ["warn", "fail"])
 def test_each_finding_that_falls_short_has_its_advice(recipe, status):
-    statuses = [Check("pass@1 rose", status, "")]
+    statuses = [Check("pass@1", status, "")]
     assert "ppo.updates=400" in next_steps(statuses, recipe).summary
     assert "pool.train=40000" in advice(recipe, New_programs=status)
     assert "reward.trick=-0.2" in advice(recipe, Honest_programs="warn")

@@ -82,14 +82,21 @@ def test_the_table_says_what_score_says_of_each_program(close, trained, open_san
 
 
 def test_better_programs_of_a_task_have_the_higher_advantage(close):
-    """At lambda 0.95 what a program earns reaches all its tokens, so the one that earned most has the larger sum."""
+    """At lambda 0.95 what a program earns reaches all its tokens, so the one that earned most has the larger mean."""
     told = 0
     for _, rows in close.table.groupby("task", sort=False):
         best, worst = rows["reward"].idxmax(), rows["reward"].idxmin()
         if rows["reward"][best] > 1 > rows["reward"][worst]:
-            assert rows["advantage"][best] > rows["advantage"][worst]
+            assert rows["advantage a token"][best] > rows["advantage a token"][worst]
             told += 1
     assert told
+
+
+def test_the_advantage_of_a_program_is_the_mean_of_its_tokens_and_that_of_the_batch_is_0(close):
+    lengths = [len(row) for row in close.tokens]
+    means = [one[:n].mean().item() for one, n in zip(close.trajectories.advantages, lengths)]
+    assert list(close.table["advantage a token"]) == pytest.approx(means, abs=0.0051)
+    assert np.average(means, weights=lengths) == pytest.approx(0, abs=1e-5)
 
 
 def test_tokens_spell_the_program_and_carry_the_policys_own_numbers(close, trained):

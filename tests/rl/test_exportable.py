@@ -105,3 +105,39 @@ def test_a_run_is_published_as_the_model_that_writes_its_programs(ppo_trained, t
     assert about["limits"]["vocab_size"] == policy.tokenizer.vocab_size
     assert "rl/tiny.py" in {name.removeprefix("model_code/") for name in about["files"]}
     assert json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["class"] == "utils.rl.pieces:Pieces"
+
+
+def test_what_was_judged_of_the_run_s_weights_comes_with_its_intervals(ppo_trained):
+    run, update = ppo_trained.run, ppo_trained.update
+    path = run.path / "results" / "metrics.json"
+    path.parent.mkdir(exist_ok=True)
+    rate = {"value": 0.5, "low": 0.25, "high": 0.75}
+    content = {"update": update, "results": {"before PPO": {"rates": {}}, "after PPO": {"rates": {"pass@1": rate}}}}
+    try:
+        path.write_text(json.dumps(content))
+        assert exportable_of(run).metrics["test/pass@1"] == rate
+        path.write_text(json.dumps({**content, "update": update + 1}))
+        assert "test/pass@1" not in exportable_of(run).metrics
+    finally:
+        path.unlink()
+
+
+def test_weights_in_place_of_a_damaged_best_are_told(ppo_recipe, tmp_path):
+    from utils.core.checkpoints import Checkpoints
+    from utils.core.run import Run
+    from utils.rl.recipes import build
+
+    run, policy = Run.create(tmp_path, "damaged", ppo_recipe), build(ppo_recipe)
+    checkpoints = Checkpoints(run.path / "checkpoints", keep_last=3)
+    for update, metric in ((1, -0.2), (2, -0.6), (3, -0.4)):
+        checkpoints.save(update, {"policy": policy.state_dict()}, metric)
+    assert (exportable_of(run).step, exportable_of(run).note) == (2, "")
+    for update, told in ((1, ""), (2, "step-00000002.damaged")):
+        (run.path / "checkpoints" / f"step-{update:08}" / "state.pt").write_bytes(b"cut")
+        checkpoints.last(), checkpoints.best()
+        if update == 1:
+            assert not checkpoints.sound(checkpoints.all()[0])  # a worse one, set aside
+        found = exportable_of(run)
+        assert told in found.note
+        assert bool(found.note) == bool(told)
+    assert found.step == 3

@@ -201,6 +201,12 @@ def meet_reading(game, action, number):
     return replace(game, read=counted_read)
 
 
+def ends(run):
+    """The events that say how sessions ended."""
+    events = map(json.loads, (run.path / "events.jsonl").read_text(encoding="utf-8").splitlines())
+    return [event for event in events if event["kind"] == "end"]
+
+
 def stop():
     raise InterruptedError
 
@@ -263,6 +269,9 @@ def test_signal_acts_once_its_update_is_saved(train, new_run):
     assert list(trace(run).index) == [0, 1, 2]
     assert result.progress.finished == ""
     assert str(result).startswith("interrupted after 2 updates, 32 programs drawn.")
+    assert [event["text"] for event in ends(run)] == [f"{run.path.name}: interrupted after 2 updates, at step 2."]
+    train(run=run)
+    assert ends(run)[-1]["text"] == f"{run.path.name}: complete after 6 updates, at step 6."
 
 
 def test_complete_run_says_so_and_is_not_trained_again(train, new_run, caplog):

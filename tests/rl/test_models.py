@@ -471,7 +471,9 @@ def test_the_default_is_a_tiny_model_of_one_to_three_million_parameters():
     policy = build_policy(PolicyConfig(), names=NAMES, seed=0)
     assert 1e6 < policy.actor.model.num_parameters() < 3e6
     assert policy.actor.context_length == 1024
-    assert "GridGPT" in policy.facts["model"]
+    numbers = policy.actor.model.num_parameters(), sum(one.numel() for one in policy.parameters() if one.requires_grad)
+    assert policy.facts["model"] == f"GridGPT, {numbers[0]:,} parameters from random weights"
+    assert policy.facts["PPO changes"] == f"{numbers[1]:,} parameters (with the value head)"
     with pytest.raises(ValueError, match="needs the names of the primitives"):
         build_policy(PolicyConfig(), seed=0)
 

@@ -4,7 +4,8 @@ import pytest
 
 from utils.core.config import ConfigError
 from utils.core.notebook import Settings
-from utils.rl.recipe import SCALES, PPORecipe, load_recipe, recipe_from_form
+from utils.core.run import Run
+from utils.rl.recipe import SCALES, PPORecipe, keep_updates, load_recipe, recipe_from_form
 from utils.training.runs import CONFIGS
 
 FILES = sorted(file.stem for file in CONFIGS.glob("ppo_*.yaml"))
@@ -102,6 +103,25 @@ def test_a_recipe_of_another_family_is_refused_by_name(name, family):
         load_recipe(name)
 
 
+@pytest.mark.parametrize(
+    ("path", "overrides", "message"),
+    [
+        (
+            "ppo.lr=3e-4",
+            ["ppo.seed=1"],
+            "put the recipe first: python -m utils ppo train ppo_arc ppo.lr=3e-4 ppo.seed=1",
+        ),
+        ("nowhere", [], f"No recipe 'nowhere': expected a YAML file, or one of {', '.join(FILES)}."),
+        ("ppo_arc", ["ppo.learning_rate=1"], "unknown setting 'ppo.learning_rate'; did you mean 'ppo.lr'?"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_told_with_what_to_write_instead(path, overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, overrides)
+    assert str(caught.value).endswith(message)
+    assert "shakespeare" not in str(caught.value)
+
+
 def test_one_program_a_task_is_enough_without_the_baseline():
     assert load_recipe("ppo_arc", ["ppo.samples=1", "ppo.baseline=none"]).ppo.samples == 1
 
@@ -130,6 +150,19 @@ def test_only_what_decides_the_weights_makes_another_run(ppo_recipe):
         assert ppo_recipe.replace(**other).identity() != ppo_recipe.identity()
     falling = ppo_recipe.replace(ppo={"schedule": "linear"})
     assert falling.replace(ppo={"updates": 4}).identity() != falling.identity()
+
+
+def test_a_runs_recipe_says_for_how_many_updates_it_is_trained(ppo_recipe, tmp_path):
+    run = Run.create(tmp_path, "x", ppo_recipe)
+    before = (run.path / "config.yaml").read_bytes()
+    assert keep_updates(run, ppo_recipe.ppo.updates) == {}
+    assert (run.path / "config.yaml").read_bytes() == before
+    more = ppo_recipe.replace(ppo={"updates": 60})
+    assert keep_updates(run, 60) == {"config_hash": more.fingerprint()}
+    assert PPORecipe.load(run.path / "config.yaml") == more
+    assert sorted(file.name for file in run.path.glob("config*")) == ["config.yaml"]
+    other = Run.create(tmp_path, "y", ppo_recipe.pool)
+    assert keep_updates(other, 60) == {}
 
 
 def test_recipes_that_differ_in_what_comes_after_it_start_from_one_warm_start(ppo_recipe):

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from utils.core.check import Check
 from utils.rl.evaluation import paired
-from utils.rl.findings import findings, holds, rise
+from utils.rl.findings import Findings, findings, holds, rise
 from utils.rl.report import AFTER, BEFORE, finish, judge, outputs_of, start_policy
 
 
@@ -14,9 +15,11 @@ def judged(ppo_trained, open_sandbox):
     return judge(ppo_trained, start_policy(ppo_trained), open_sandbox)
 
 
-def test_finish_writes_metrics_and_reports(ppo_trained):
+def test_finish_writes_metrics_and_reports(ppo_trained, capsys):
     run = ppo_trained.run
     text = finish(run).read_text(encoding="utf-8")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Test tasks: pass@1 "))
+    assert line.removeprefix("Test tasks: pass@1 ").removesuffix(".") in (run.path / "results/report.html").read_text()
     for expected in (run.id, "before PPO", "random program", "ppo solve TASK", "evaluation.arc is 0", "| seccomp |"):
         assert expected in text
     content = json.loads((run.path / "results" / "metrics.json").read_text(encoding="utf-8"))
@@ -33,7 +36,7 @@ def test_finish_writes_metrics_and_reports(ppo_trained):
     lines = (run.path / "results" / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["evaluation"] for line in lines] == [BEFORE] * 12 + [AFTER] * 12
     page = (run.path / "results" / "report.html").read_text(encoding="utf-8")
-    assert "pass@1 rose" in page
+    assert "points (95%: " in page
     assert page.count("<img") >= 6
     for figure in ("learning", "before_after", "levels", "endings", "lengths"):
         assert (run.path / "figures" / f"{figure}.png").stat().st_size > 5_000
@@ -53,11 +56,23 @@ def test_findings_pass_where_intervals_are_clear_of_zero(judged):
 def test_findings_name_what_is_known(ppo_trained, judged, open_sandbox):
     report = findings(ppo_trained, judged, open_sandbox)
     names = [check.name for check in report.checks]
-    assert names[:3] == ["pass@1 rose", "greedy held", "pass@4 held"]
+    assert names[:3] == ["pass@1", "greedy", "pass@4"]
     assert report["Real ARC tasks"].status == "skip"
     assert report["Sandbox"].status in ("pass", "warn")
     assert report.facts["run"] == ppo_trained.run.id
     assert names[-1] == "What to try next"
+
+
+@pytest.mark.parametrize(
+    ("status", "begins"), [("pass", "Improved: "), ("warn", "Not shown to improve: "), ("fail", "Worse: ")]
+)
+def test_the_verdict_says_what_became_of_the_rate_and_what_else_to_look_at(status, begins):
+    """Improved only where the interval is above zero: where the first check passes."""
+    others = [Check("Course", "warn", ""), Check("Ahead of baselines", "fail", ""), Check("Length", "pass", "")]
+    report = Findings("PPO", [Check("pass@1", status, "30.0% to 40.0%, over 9 tasks."), *others])
+    told = f"{begins}pass@1 30.0% to 40.0%, over 9 tasks. Fails: Ahead of baselines. Warnings: Course."
+    assert report.verdict == told
+    assert report._content()["verdict"] == told
 
 
 def test_outputs_of_a_program_are_those_of_the_hidden_inputs(flip_problems, open_sandbox):

@@ -19,6 +19,9 @@ def test_grids_and_prompts_come_back(flip_problems):
     assert list(table["comes back the same"]) == ["10 of 10 grids"] * 3 + ["yes"]  # five pairs
     # 10 grids of 2 rows of 3 digits and a line break between: 7 characters each.
     assert table["takes"][0] == "70 characters"
+    dialogue = PieceDialogue(PieceTokenizer(["crop"]), 500)
+    told = f"{len(dialogue.encode(task))} tokens (vocabulary {dialogue.tokenizer.vocab_size})"
+    assert table["takes"][3] == told
 
 
 def test_what_does_not_come_back_is_told(flip_problems, monkeypatch):

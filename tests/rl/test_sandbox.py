@@ -377,7 +377,18 @@ def test_the_attacks_that_are_shown_come_to_nothing():
     with Sandbox(workers=1) as sandbox:
         table = demonstrate(sandbox)
     assert list(table["attack"]) == list(ATTACKS)
-    assert set(table["came of it"]) <= {"forbidden", "memory", "timeout", "bad_output"}
+    assert set(table["got away with it"]) == {"no"}
+    assert set(table["came of it"]) <= {"forbidden", "memory", "timeout", "bad_output", "runtime"}
+
+
+@pytest.mark.parametrize("name", ["read the password file", "read secrets", "find the expected output"])
+def test_an_attack_that_gets_away_with_it_comes_to_an_answer(name, monkeypatch):
+    """Here, without walls: what each looks for is there, and its program gives its grid back."""
+    monkeypatch.setenv("A_SECRET", "x")
+    names, hidden = {}, {"output": [[1]]}
+    exec(ATTACKS[name][1], names)
+    assert names["solve"]([[1, 2]]) == [[1, 2]]
+    assert hidden["output"]
 
 
 @pytest.mark.parametrize(("modules", "primitives"), [(("os_that_is_not_there",), ""), ((), "utils.arc.not_there")])

@@ -45,8 +45,39 @@ def test_candidates_fit_every_train_pair_and_those_drawn_most_often_come_first(d
     assert [grid.tolist() for grid in found.best.outputs] == [[[0, 9]], [[1, 6]]]
     assert list(found.table["drawn"]) == [3, 2]
     assert list(found.table["correct"]) == [True, True]
-    assert "5 of 8 programs drawn are right on its 3 train pairs, 2 of them different" in str(found)
-    assert "09\n\n16" in str(found)
+    told = "5 of 8 programs drawn are right on its 3 train pairs, 2 different ones, the first drawn 3x. The first is"
+    assert told in str(found)
+    assert str(found).endswith("answer for test 1:\n09\n\nanswer for test 2:\n16")
+
+
+def test_one_program_drawn_several_times_is_told_to_be_one(drawing, flip_task):
+    assert "2 of 3 programs drawn are right on its 3 train pairs, all the same program. It is right" in str(
+        drawing(flip_task, [RIGHT, WRONG, RIGHT])
+    )
+    assert "1 of 2 programs drawn is right on its 3 train pairs. It is right on" in str(
+        drawing(flip_task, [RIGHT, WRONG])
+    )
+
+
+def test_unknown_test_outputs_are_answered_with_nothing_to_compare_with(drawing, flip_task):
+    asked = Task("flip", flip_task.train, tuple(Pair(one.input, None) for one in flip_task.test), "made up")
+    found = drawing(asked, [RIGHT, RIGHT, WRONG])
+    assert found.correct is None
+    assert list(found.table["correct"]) == [None]
+    assert str(found).endswith(
+        f" It gives:\n\n{RIGHT}\nanswer for test 1 (nothing to compare with):\n09\n\n"
+        "answer for test 2 (nothing to compare with):\n16"
+    )
+    assert "none of 1 programs drawn" in str(drawing(asked, [WRONG]))
+
+
+def test_pairs_that_the_prompt_has_no_room_for_are_counted(drawing, ppo_trained):
+    """Each pair is 2 (1 + 3 (9 + 1)) = 62 tokens of the tiny policy's 150, so two of three are shown."""
+    pairs = [Pair(grid, grid[:, ::-1].copy()) for grid in np.random.default_rng(0).integers(0, 10, (4, 3, 9), np.uint8)]
+    found = drawing(Task("wide", tuple(pairs[:3]), tuple(pairs[3:]), "made up"), [RIGHT, WRONG])
+    assert found.shown == len(ppo_trained.setting.dialogue.prompt(found.task).kept) == 2
+    assert "The policy was shown 2 of these pairs" in str(found)
+    assert "The policy was shown" not in str(drawing(ppo_trained.setting.test[0].task, [RIGHT]))
 
 
 def test_without_a_candidate_the_nearest_program_is_told(drawing, flip_task):

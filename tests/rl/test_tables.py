@@ -3,9 +3,10 @@
 import pytest
 
 from utils.rl.estimates import Estimate
-from utils.rl.evaluation import Evaluation, Record
+from utils.rl.evaluation import Evaluation, Record, paired
 from utils.rl.tables import (
     change_table,
+    changed,
     ending_table,
     metric_card,
     part_table,
@@ -80,3 +81,11 @@ def test_solved_tasks_of_most_steps_and_unsolved_ones_that_came_nearest():
     assert found["solved"].tolist() == [4, 2, 0]  # of two at level 3 the one that more programs solve
     assert found["unsolved"].tolist() == [5, 1, 3]  # of two at 0.5 the one of fewer steps
     assert solved_and_unsolved(evaluation("x", (0, 0, 0, 0)))["solved"].tolist() == []
+
+
+def test_a_change_is_told_with_both_rates_and_its_paired_interval(before, after):
+    """18.8% is 3 / 16 and 50.0% is 8 / 16; the interval is that of the differences."""
+    change = paired(before, after, "pass@1")
+    assert changed(before, after, "pass@1") == (
+        f"18.8% to 50.0%, +31.2 points (95%: {100 * change.low:+.1f} to {100 * change.high:+.1f})"
+    )

@@ -1,13 +1,21 @@
 """Signals are held until asked for; samples are kept and repeatable."""
 
+import logging
 import signal
+import sys
 import threading
 
 import pytest
 
 from utils.core import jsonl
 from utils.models.generate import SamplingConfig
-from utils.training.callbacks import Interrupts, progress_bar, text_sampler
+from utils.training.callbacks import (
+    Interrupts,
+    before_the_first_step,
+    lines_above_bars,
+    progress_bar,
+    text_sampler,
+)
 
 
 @pytest.fixture
@@ -59,6 +67,44 @@ def test_outside_the_main_thread_signals_are_not_touched(acted):
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step_is_told_and_acts_at_once(number, acted, caplog):
+    with before_the_first_step():
+        assert acted == []
+        signal.raise_signal(number)
+        assert acted == [number]
+        assert "Interrupted before the first step" in caplog.text
+        signal.raise_signal(number)  # the handlers are as before
+    assert acted == [number] * 2
+    assert caplog.text.count("before the first step") == 1
+
+
+def test_nothing_is_told_of_a_signal_that_comes_after_the_first_step(acted, caplog):
+    with before_the_first_step():
+        pass
+    signal.raise_signal(signal.SIGTERM)
+    assert (acted, caplog.text) == ([signal.SIGTERM], "")
+
+
+def test_a_line_of_the_log_does_not_stick_to_the_bar(capsys):
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        with progress_bar(10, 4) as bar, lines_above_bars():
+            bar.refresh()
+            logging.getLogger("utils").error("told")
+        plain = handler.emit
+        logging.getLogger("utils").error("afterwards")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert plain.__func__ is logging.StreamHandler.emit
+    # What the terminal shows of a line is what stands behind its last carriage return.
+    shown = [line.rpartition("\r")[2] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in shown if "told" in line] == ["ERROR: told"]
+    assert shown[-1] == "ERROR: afterwards"
 
 
 def test_sample_is_a_function_of_weights_and_step_and_is_kept(new_run, data, tiny_model):

@@ -8,14 +8,17 @@ import pytest
 import torch
 import transformers
 
+from utils.core.config import Config
+from utils.core.run import Run
+from utils.core.tracking import Tracking
 from utils.models.adapter import adapt
 from utils.models.blocks import TransformerConfig
 from utils.models.called import Called
 from utils.models.t5 import T5, T5Config
 from utils.models.transformer import GPT
-from utils.training.exportable import described, exportable_of, origin_of
+from utils.training.exportable import described, exportable_of, origin_of, unfinished
 from utils.training.recipe import load_recipe
-from utils.training.recipes import open_trained, train
+from utils.training.recipes import finish, open_trained, train
 from utils.training.text_parts import Rows, text_parts
 
 SHAPE = {"vocab_size": 23, "context_length": 12, "num_layers": 1, "num_heads": 2, "width": 8}
@@ -137,13 +140,30 @@ def test_an_origin_names_no_place_of_this_machine(tmp_path):
     assert origin_of("") == ""
 
 
+@pytest.mark.parametrize(
+    ("told", "failed", "note"),
+    [
+        ("complete after 130 steps", False, ""),
+        ("interrupted", False, "training was interrupted at step 130 of 3000"),
+        ("ValueError: no", True, "training failed at step 130 of 3000"),
+    ],
+)
+def test_what_is_exported_of_an_unfinished_run_says_so(told, failed, note, tmp_path):
+    run = Run.create(tmp_path, "run", Config())
+    assert unfinished(run, 3000) == ""
+    run.begin_session(130)
+    Tracking(run).close(told, failed=failed)
+    assert unfinished(run, 3000) == note
+
+
 def test_a_run_is_exported_with_its_best_weights_and_their_metrics(tmp_path):
     table = tmp_path / "rows.jsonl"
-    lines = [{"text": f"the {name} bird {at}", "label": name} for at in range(60) for name in ("red", "blue")]
+    lines = [{"text": f"the {name} bird {at}", "label": name} for at in range(200) for name in ("red", "blue")]
     table.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = {"source": str(table), "tokenizer": {"kind": "wordpiece", "vocab_size": 300}, "max_length": 16}
     short = {
-        "max_steps": 6, "batch_size": 4, "warmup_steps": 1, "eval_every": 2, "eval_batches": 2, "sample_every": None,
+        "max_steps": 6, "batch_size": 4, "eval_batch_size": 2, "warmup_steps": 1, "eval_every": 2, "eval_batches": 2,
+        "sample_every": None,
         "keep_last": 3, "lr": 0.1, "device": "cpu", "precision": "fp32", "trackers": (),
     }  # fmt: skip
     run = train(load_recipe("classifier_smoke").replace(rows=rows, train=short), tmp_path).run
@@ -157,3 +177,23 @@ def test_a_run_is_exported_with_its_best_weights_and_their_metrics(tmp_path):
     best = open_trained(run.path).model.state_dict()
     assert all(torch.equal(value, best[name]) for name, value in found.model.state_dict().items())
     assert exportable_of(run.path).config == found.config
+
+    assert found.note == ""
+    finish(run)  # judges the whole split, and keeps the intervals of its batches
+    judged = exportable_of(run)
+    loss = judged.metrics["validation/loss"]
+    content = json.loads((run.path / "results" / "metrics.json").read_text())
+    assert content["step"] == found.step
+    assert loss == content["results"]["validation"]["loss"]
+    assert loss["low"] < loss["value"] < loss["high"]
+    assert judged.metrics["validation/macro_f1"] == pytest.approx(content["results"]["validation"]["macro_f1"])
+    told = (run.path / "report.md").read_text()
+    assert f"{loss['value']:.4f} [{loss['low']:.4f}, {loss['high']:.4f}]" in told
+    (run.path / "results" / "metrics.json").write_text(json.dumps({**content, "step": found.step + 1}))
+    assert exportable_of(run).metrics == found.metrics  # of other weights
+
+    weights = run.path / "checkpoints" / f"step-{found.step:08}" / "state.pt"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    other = exportable_of(run)
+    assert other.step != found.step
+    assert f"step-{found.step:08}.damaged" in other.note

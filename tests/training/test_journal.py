@@ -1,6 +1,8 @@
 """What a session tells its trackers: checkpoints, data, gradients, samples, and why it ended."""
 
 import math
+import re
+import signal
 
 import pytest
 import torch
@@ -89,6 +91,29 @@ def test_a_loss_that_is_no_number_is_an_alert_of_its_step_and_again_where_it_com
         assert (nan.kind, nan.step, nan.level, end.kind, end.level) == ("nan", 8, "ERROR", "end", "ERROR")
         assert "before step 8" in nan.text
     assert [event["kind"] for event in jsonl.read(run.path / "events.jsonl")] == ["nan", "end"]
+
+
+def test_an_interrupted_session_ends_at_the_step_that_was_saved_whether_or_not_it_was_logged(new_run, train):
+    run = new_run()
+
+    def objective(model, batch, step):
+        if step == 6:  # the seventh
+            signal.raise_signal(signal.SIGINT)
+        return next_token(model, batch, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run=run, objective=objective, log_every=5)
+    assert Checkpoints(run.path / "checkpoints").last().step == 7
+    assert run.metrics().index[-1] == 5
+    (end,) = jsonl.read(run.path / "events.jsonl")
+    assert (end["step"], end["text"]) == (7, f"{run.path.name}: interrupted, at step 7.")
+
+
+def test_the_bar_ends_with_the_best_of_all_evaluations(train, capsys):
+    result = train(eval_every=10)
+    *_, last = (line for line in re.split("[\r\n]", capsys.readouterr().out) if "10/10" in line)
+    assert result.progress.best_step == 10
+    assert f"best val {result.progress.best:.3f}" in last
 
 
 def test_a_session_that_was_asked_to_stop_has_not_failed(tracker, new_run, tiny_model, data, settings):

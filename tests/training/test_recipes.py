@@ -11,6 +11,7 @@ from utils.training.form import RECIPES, SCALES, SIZES, recipe_from_form
 from utils.training.recipe import Recipe, load_recipe
 from utils.training.recipes import build_model, go_on, open_trained, train
 from utils.training.runs import CONFIGS, newest_checkpoint
+from utils.training.studies import load_search
 
 EMPTY = {
     "scale": "smoke", "recipe": "", "corpus": "", "source": "", "trust_code": False, "tokenizer": "", "model_size": "",
@@ -27,6 +28,26 @@ def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe == load_recipe(CONFIGS / f"{name}.yaml")
     assert Recipe.load(recipe.save(tmp_path / "copy.yaml")) == recipe
+
+
+def test_a_misspelt_recipe_is_met_with_the_nearest_of_its_family():
+    with pytest.raises(
+        ConfigError, match="^No recipe 'minimal_tset'; did you mean minimal_test.* one of minimal_test, "
+    ) as e:
+        load_recipe("minimal_tset")
+    shown = set(str(e.value).partition("one of ")[2].rstrip(".").split(", "))
+    assert {"minimal_test", "classifier", "bert_mlm"} < shown
+    assert not [name for name in shown if name.startswith(("search", "vae", "ppo"))]
+    with pytest.raises(ConfigError, match="^No search 'nothing': expected a YAML file, or one of search_smoke, ") as e:
+        load_search("nothing")
+    assert "classifier" not in str(e.value)
+
+
+def test_a_corpus_given_to_a_recipe_of_rows_is_met_with_its_own_setting():
+    with pytest.raises(ConfigError, match=r"unknown setting 'corpus'.*'rows\.source=reviews\.csv'"):
+        load_recipe("classifier_smoke", ["corpus=reviews.csv"])
+    with pytest.raises(ConfigError, match=r"'data\.corpus'"):
+        load_recipe("minimal_test", ["corpus=reviews.txt"])
 
 
 def test_every_size_names_a_model():

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from utils.core.repro import CHANGES
 from utils.core.run import STAMP, Run, RunError
 from utils.training.recipes import go_on, load_recipe, train
-from utils.training.reproduce import compare, prove_deterministic, reproduce
+from utils.training.reproduce import _code, compare, prove_deterministic, reproduce
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,20 @@ def test_packages_machine_and_code_that_differ_are_named_and_condemn_nothing(run
     assert "only-here was absent, now 3" in report["packages"].summary
     assert "cpu was" in report["machine"].summary
     assert "commit was" in report["code"].summary
+
+
+def test_files_that_were_changed_otherwise_are_named(tmp_path, recipe):
+    runs = [Run.create(tmp_path, name, recipe) for name in ("one", "other")]
+    same = "diff --git a/same.py b/same.py\n-a\n+b\n"
+    for run, end in zip(runs, ("+1\n", "+2\n")):
+        text = f"# new file, not in the diff: new.py\n{same}diff --git a/utils/x.py b/utils/x.py\n{end}"
+        (run.path / CHANGES).write_text(text)
+    (runs[1].path / CHANGES).open("a").write("diff --git a/y.py b/y.py\n")
+    facts = [{"git.commit": "a", "git.changes": one} for one in ("3d31", "1d67")]
+    check = _code(*runs, *facts)
+    assert check.status == "warn"
+    assert check.summary.endswith("git.changes was 3d31, now 1d67. Files changed otherwise: utils/x.py, y.py.")
+    assert _code(*runs, facts[0], facts[0]).status == "pass"
 
 
 def test_settings_that_only_one_of_the_runs_has_are_named(run, recipe, tmp_path):

@@ -30,6 +30,19 @@ def test_forward_flops_equal_the_closed_form(precision, positions, kv_heads, fab
     assert model.training
 
 
+def test_a_target_a_row_is_counted_in_rows(fabric, settings):
+    class Rows:
+        def batches(self, size, **_):
+            yield {"input_ids": torch.zeros(size, 4), "labels": torch.zeros(size, dtype=torch.long)}
+
+    def loss(model, batch, step):
+        return {"loss": model(batch["input_ids"]).mean()}
+
+    speed = Speed(torch.nn.Linear(4, 2), loss, Rows(), settings(), fabric["fp32"])
+    speed.add(next(Rows().batches(6)), 2.0)
+    assert speed.take()["rows_per_second"] == 6 / 2
+
+
 def test_rates_count_targets_and_rows_since_the_last_take(fabric, tiny_model, data, settings):
     model = tiny_model()
     speed = Speed(model, next_token, data.train, settings(), fabric["fp32"])

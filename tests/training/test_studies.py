@@ -30,6 +30,7 @@ from utils.training.studies import (
     searched,
     seed_variance,
     summarise,
+    summary_text,
     trial,
 )
 
@@ -69,6 +70,20 @@ def test_the_interval_is_students():
     assert (row["low"], row["high"]) == pytest.approx((low, high))
     assert list(summarise(table, {"seed"}).index) == ["loss"]
     assert numpy.isnan(summarise(table[:1], {"seed"}).loc["loss", "low"])
+
+
+def test_the_interval_of_a_share_stays_within_0_and_1_and_two_runs_are_told_to_be_too_few():
+    """Half of it is t(1) sd / sqrt(2), with t(0.975, 1) = 12.7062 (tables) and sd = 0.1414 / sqrt(2): 0.898."""
+    table = pandas.DataFrame({"seed": [0, 1], "accuracy": [0.7, 0.8414], "loss": [0.7, 0.8414], "error": ["", ""]})
+    found = summarise(table, {"seed"})
+    assert found.loc["accuracy", ["low", "high"]].tolist() == [0.0, 1.0]
+    half = 12.7062 * 0.1414 / 2
+    assert found.loc["loss", ["low", "high"]].tolist() == pytest.approx([0.7707 - half, 0.7707 + half], rel=1e-4)
+    told = summary_text(found)
+    assert told.startswith("Mean, standard deviation and the 95% interval of the mean (t):")
+    assert "2 runs are too few" in told
+    more = pandas.concat([table, table.assign(seed=[2, 3])])
+    assert "too few" not in summary_text(summarise(more, {"seed"}))
 
 
 def test_cross_validation_judges_each_part_by_a_model_that_never_saw_it(recipe, data, tmp_path):

@@ -75,6 +75,41 @@ def test_torch_export_and_a_trace_take_any_number_of_grids(model):
             torch.testing.assert_close(traced(other), part.module(other))
 
 
+def test_what_was_judged_of_the_run_s_weights_comes_with_its_intervals(vae_trained, one_thread):
+    from utils.vae.report import judge, write_results
+
+    path = vae_trained.run.path / "results" / "metrics.json"
+    found = judge(vae_trained.model, vae_trained.data(), vae_trained.recipe, splits=["validation"])
+    try:
+        write_results(path, found, vae_trained.recipe, vae_trained.step)
+        exact, elbo = found["validation"].reconstruction["exact"], found["validation"].bounds["elbo"]
+        metrics = exportable_of(vae_trained.run).metrics
+        for name, one in (("exact", exact), ("elbo", elbo)):
+            assert metrics[f"validation/{name}"] == {"value": one.value, "low": one.low, "high": one.high}
+        path.unlink()
+        write_results(path, found, vae_trained.recipe, vae_trained.step + 1)  # of other weights
+        logged = vae_trained.run.metrics()["validation/exact"][vae_trained.step]
+        assert exportable_of(vae_trained.run).metrics["validation/exact"] == logged
+    finally:
+        path.unlink()
+
+
+def test_the_last_weights_are_not_told_to_be_the_best(vae_recipe, tmp_path, one_thread):
+    from utils.core.checkpoints import Checkpoints
+    from utils.core.run import Run
+
+    recipe = vae_recipe.replace(train={"restore_best": False})
+    run, model = Run.create(tmp_path, "last", recipe), BetaVAE(recipe.model)
+    checkpoints = Checkpoints(run.path / "checkpoints")
+    for step, loss in ((5, 1.0), (9, 2.0)):
+        checkpoints.save(step, {"model": model.state_dict(), "data": "d"}, loss)
+    found = exportable_of(run)
+    assert (found.step, found.data) == (9, "d")
+    assert "those of step 5 have the lowest validation loss" in found.note
+    recipe.replace(train={"restore_best": True}).save(run.path / "config.yaml")
+    assert (exportable_of(run).step, exportable_of(run).note) == (5, "")
+
+
 def test_a_run_is_exported_with_the_weights_and_the_metrics_of_its_best_step(vae_trained, one_thread):
     found = exportable_of(vae_trained.run)
     assert (found.kind, found.loader, found.step) == ("vae", "ours", vae_trained.step)

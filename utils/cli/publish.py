@@ -47,7 +47,7 @@ def push(
     tag: Tag = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Publish a run's export on the Hugging Face Hub, with a model card; HF_TOKEN says who you are."""
+    """Publish a run's export on the Hugging Face Hub, with a model card; HF_TOKEN, or a login, says who you are."""
     from utils.publish import hub
 
     print(hub.push(run, repository, private=private, revision=revision, tag=tag, dry_run=dry_run))
@@ -77,7 +77,10 @@ def pull(
     revision: Annotated[str, typer.Option(help="branch, tag or commit")] = "main",
     trust: Annotated[bool, typer.Option("--trust", help="take pickled weights and let the model's code run")] = False,
 ) -> None:
-    """Fetch a model that was pushed; evaluate, generate and resume take its folder as they take a run's."""
+    """Fetch a model that was pushed, as a run's folder: to evaluate or generate; to serve it, export it first.
+
+    It cannot be resumed: what training left beside the weights is not published.
+    """
     from utils.publish import hub
 
     print(hub.pull(repository, revision=revision, root=root, trust=trust).path)
@@ -89,13 +92,14 @@ def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0 lets others in: there is no account")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     limits: Annotated[list[str] | None, typer.Option("--limit", help="such as new_tokens=200 or seconds=20")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="read a .pt2, which can run code that it holds")] = False,
 ) -> None:
     """Serve an export over HTTP, with a page to try it at /, until Ctrl-C."""
     from utils.publish import serve as server
     from utils.publish.hub import export_folder
     from utils.publish.limits import Limits
 
-    server.serve(export_folder(run), host, port, Limits.load(None, limits or ()))
+    server.serve(export_folder(run), host, port, Limits.load(None, limits or ()), trust=trust)
 
 
 def exportable_of(run: Path, *, license: str = "") -> Exportable:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from utils.core.options import Overrides, Recipe, Root, RunPath
+
+if TYPE_CHECKING:
+    import pandas
 
 app = typer.Typer()
 
@@ -67,7 +70,7 @@ def train_many(
     if not named:
         raise ConfigError(f"Only settings came ({', '.join(overrides)}); name at least one recipe before them.")
     table = many.train_many([load_recipe(one, overrides) for one in named], root, processes)
-    print(table.to_string(index=False))
+    print(_named(table).to_string(index=False))
     raise typer.Exit(bool((table["error"] != "").any()))
 
 
@@ -78,13 +81,16 @@ def search(
     overrides: Overrides = None,
     root: Root = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="trials in all; default: as the file says")] = None,
+    name: Annotated[str, typer.Option(help="the study's name; default: as the file says")] = "",
     storage: Annotated[str | None, typer.Option(help="URL of a database that several machines share")] = None,
 ) -> None:
-    """Search settings by Optuna, each trial a run; a stopped search goes on. The best is left as a recipe."""
+    """Search settings by Optuna, each trial a run; a stopped search goes on. The best is left as NAME/best.yaml."""
+    from utils.experiments.sweep import override
     from utils.training.recipes import load_recipe
     from utils.training.studies import load_search, search_recipe
 
-    config = load_search(space, [f"trials={trials}"] if trials else ())
+    given = {"trials": trials, "name": name}
+    config = load_search(space, [override(key, value) for key, value in given.items() if value])
     print(search_recipe(load_recipe(recipe, overrides or ()), config, root, storage=storage))
 
 
@@ -112,14 +118,21 @@ def study(
         print(report)
         raise typer.Exit(not report.sound)
     if kind is Study.sizes:
-        print(studies.learning_curve(loaded, root).to_string(index=False))
+        print(_named(studies.learning_curve(loaded, root)).to_string(index=False))
         return
-    found = (
+    table, summary = (
         studies.seed_variance(loaded, root, range(count))
         if kind is Study.seeds
         else studies.cross_validate(loaded, root, count)
     )
-    print(*(one.to_string() for one in found), sep="\n\n")
+    print(_named(table).to_string(index=False), studies.summary_text(summary), sep="\n\n")
+
+
+def _named(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table whose runs are told by the names of their folders alone."""
+    if "run" not in table:
+        return table
+    return table.assign(run=[Path(one).name if isinstance(one, str) else one for one in table["run"]])
 
 
 @app.command()

@@ -100,14 +100,12 @@ def generate(
 @app.command()
 def prepare_data(recipe: Recipe, overrides: Overrides = None, root: Root = Path("runs")) -> None:
     """Tokenize a recipe's data into their folder, and print what is in it and what may be wrong with it."""
-    from utils.data.task import TaskData
-    from utils.training.recipes import load_recipe, prepare_data
+    from utils.training.recipes import data_report, load_recipe, prepare_data
 
     loaded = load_recipe(recipe, overrides or ())
     data = prepare_data(loaded, root / "data")
     print(data)
-    if isinstance(data, TaskData):
-        print(data.report(loaded.train.batch_size))
+    print(data_report(loaded, data))
 
 
 def _finish(result: Result) -> None:

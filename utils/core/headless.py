@@ -1,4 +1,7 @@
-"""Run a notebook without a browser: in a fresh kernel, its output echoed as it comes, the executed copy kept."""
+"""Run a notebook without a browser: in a fresh kernel, its output echoed as it comes, the executed copy kept.
+
+A run that fails has a copy of its own, so it never takes the place of one that ended well.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class NotebookError(RunError):
 def execute(notebook: Path, output: Path, settings: Mapping[str, str], *, timeout: int | None = None) -> None:
     """Execute `notebook` with `settings` as its form's `NB_` variables; write the executed copy to `output`.
 
-    A cell that fails raises `NotebookError`, after the copy (with the whole error in it) is written.
+    A cell that fails raises `NotebookError`, after the copy (with the whole error in it) is written beside `output`, as
+    `<name>-failed.ipynb`; so is one that is broken off. The copy of the last run that ended well stays.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -52,21 +56,23 @@ def execute(notebook: Path, output: Path, settings: Mapping[str, str], *, timeou
         resources={"metadata": {"path": str(notebook.resolve().parent)}},
     )
     variables = {f"NB_{name.upper()}": value for name, value in settings.items()}
-    fault = ""
+    fault, kept = "", output.with_name(f"{output.stem}-failed{output.suffix}")
     try:
         client.execute(env={**os.environ, **variables})
+        kept = output
     except CellTimeoutError:
         fault = f"It took more than {timeout} seconds."
     except CellExecutionError as error:
         fault = _last_lines(error.traceback)
     finally:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(content, output)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(content, kept)
     if fault:
+        before = f"\nThe copy of an earlier run stays as it was: {output.resolve()}" if output.exists() else ""
         raise NotebookError(
             f"{notebook}: cell {begun[0]} (of {len(content.cells)}, from 0) failed:\n\n"
             f"{_indented(content.cells[begun[0]].source)}\n\n{fault}\n\nThe executed copy, with the whole error:"
-            f" {output.resolve()}"
+            f" {kept.resolve()}{before}"
         )
 
 

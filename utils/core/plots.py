@@ -35,14 +35,18 @@ ARC_COLOURS = (
 )  # fmt: skip
 ARC_PADDING = {"facecolor": "#FFFFFF", "edgecolor": "#C4C4C4", "hatch": "////", "linewidth": 0}
 ARC_LINES = {"colors": "#777777", "linewidth": 0.4}
-# Panels of plot_metrics: title, y label, the metrics drawn, and whether the y axis is logarithmic.
+# Panels of plot_metrics: title, y label, the metrics drawn, and whether the y axis is logarithmic. {accuracy} and {one}
+# are of the run's task: a classifier's targets are rows, a language model's are tokens.
 PANELS = (
-    ("Loss", "nats per token", ("train/loss", "validation/loss"), False),
-    ("Next-token accuracy", "share of tokens", ("train/accuracy", "validation/accuracy"), False),
+    ("Loss", "nats per {one}", ("train/loss", "validation/loss"), False),
+    ("{accuracy}", "share of {one}s", ("train/accuracy", "validation/accuracy"), False),
     ("Learning rate", "per step", ("train/lr",), False),
     ("Gradient norm before clipping", "L2 norm", ("train/grad_norm",), True),
-    ("Throughput", "tokens or rows per second", ("train/tokens_per_second", "train/rows_per_second"), False),
+    ("Throughput", "{one}s per second", ("train/tokens_per_second", "train/rows_per_second"), False),
 )
+ACCURACIES = {
+    "causal_lm": "Next-token accuracy", "masked_lm": "Masked-token accuracy", "seq2seq": "Next-token accuracy",
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -83,11 +87,14 @@ def plot_metrics(run: Run) -> Figure:
     panels = [panel for panel in PANELS if any(name in metrics for name in panel[2])]
     if not panels:
         raise ValueError(f"{run} has no metrics to draw yet; train it first.")
+    task = run.config.get("task")
+    of_tokens = task in ACCURACIES or task is None and "train/tokens_per_second" in metrics
+    words = {"one": "token" if of_tokens else "row", "accuracy": ACCURACIES.get(task, "Accuracy")}
     rows = -(-len(panels) // 2)
     with canvas(nrows=rows, ncols=2, figsize=(10, 2.9 * rows), squeeze=False) as axes:
         for ax, (title, unit, names, logarithmic) in zip(axes.flat, panels):
             plot_curves(metrics, names, ax)
-            ax.set(title=title, ylabel=unit, yscale="log" if logarithmic else "linear")
+            ax.set(title=title.format(**words), ylabel=unit.format(**words), yscale="log" if logarithmic else "linear")
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
         return axes.flat[0].figure

@@ -27,6 +27,7 @@ import yaml
 
 from utils.core import jsonl, repro
 from utils.core.config import Config
+from utils.core.folders import written_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -53,16 +54,15 @@ class Run:
 
     @classmethod
     def create(cls, root: str | Path, name: str, config: Config, *, parent_id: str | None = None) -> Run:
-        """A new folder `<name>-<id>` under `root` (made if missing), stamped with the config and the environment."""
+        """A new folder `<name>-<id>` under `root` (made if missing), stamped with the config and the environment.
+
+        It is there whole or not at all, so a process that is stopped meanwhile leaves no run that cannot be read.
+        """
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise RunError(f"Run name {name!r}: expected letters, digits, '_', '-' and '.' only.")
         created = datetime.now(timezone.utc)
         run_id = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         path = Path(root).expanduser().resolve() / f"{name}-{run_id}"
-        path.mkdir(parents=True)  # an id that exists already is an error, never shared
-        for folder in FOLDERS:
-            (path / folder).mkdir()
-        config.save(path / "config.yaml")
         stamp = {
             "run_id": run_id,
             "name": name,
@@ -73,11 +73,16 @@ class Run:
             "sessions": [],
             **repro.environment(),
         }
-        run = cls(path, stamp)
-        (path / "RETENTION.txt").write_text(_RETENTION.format(path=path, run_id=run_id), encoding="utf-8")
-        repro.save_changes(path)
-        run._write_stamp(stamp)  # last: a folder with a stamp is a whole run
-        return run
+        if path.exists():  # never shared
+            raise RunError(f"{path} exists already; make the run again, and it gets another id.")
+        with written_whole(path) as folder:
+            for inner in FOLDERS:
+                (folder / inner).mkdir()
+            config.save(folder / "config.yaml")
+            (folder / "RETENTION.txt").write_text(_RETENTION.format(path=path, run_id=run_id), encoding="utf-8")
+            repro.save_changes(folder)
+            _write_stamp(folder, stamp)
+        return cls(path, stamp)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -104,7 +109,7 @@ class Run:
     def all(cls, root: str | Path) -> list[Run]:
         """The runs directly under `root`, oldest first. A folder whose stamp cannot be read is reported."""
         runs = []
-        for stamp in Path(root).expanduser().glob(f"*/{STAMP}"):
+        for stamp in Path(root).expanduser().glob(f"[!.]*/{STAMP}"):  # a name with a point is one being made
             try:
                 runs.append(cls.open(stamp.parent))
             except (ValueError, KeyError) as error:
@@ -178,12 +183,7 @@ class Run:
         self._write_stamp({**stamp, **facts})
 
     def _write_stamp(self, stamp: dict[str, Any]) -> None:
-        temporary = self.path / f"{STAMP}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(stamp, file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / STAMP)
+        _write_stamp(self.path, stamp)
 
     def __repr__(self) -> str:
         return f"Run({self.path})"
@@ -197,6 +197,15 @@ class Run:
                 rows += f"<tr><td><code>{entry.name}</code></td><td>{len(files)}</td><td>{size:,.1f}</td></tr>"
         head = f"<p><code>{html.escape(str(self.path))}</code></p><table><tr><th></th><th>files</th><th>KiB</th></tr>"
         return f"{head}{rows}</table>"
+
+
+def _write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
+    temporary = folder / f"{STAMP}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(stamp, file, indent=2, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / STAMP)
 
 
 _RETENTION = """\

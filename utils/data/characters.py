@@ -31,9 +31,10 @@ class CharTokenizer:
             return ids
         if not self.byte_fallback:
             names = ", ".join(f"{character!r}" for character in sorted({text[index] for index in unknown})[:10])
+            are = "character is" if len(unknown) == 1 else "characters are"
             raise TokenizerError(
-                f"{len(unknown)} characters are outside the vocabulary of {self.vocab_size}: {names}. Remove them, or"
-                " train with tokenizer.byte_fallback=true."
+                f"{len(unknown)} {are} outside the vocabulary of {self.vocab_size}: {names}. Remove them, or train with"
+                " data.tokenizer.byte_fallback=true (of a recipe with rows: rows.tokenizer.byte_fallback=true)."
             )
         spelled, before = [], 0
         for index in unknown:

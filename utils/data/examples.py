@@ -92,12 +92,12 @@ def read_examples(
         if not any(map(_some, values)):
             raise CorpusError(
                 f"{table.source}: the column {names[kind]!r} is empty in all {len(table)} rows. Name the one that holds"
-                f" the text: {kind}=...; columns: {', '.join(table.columns)}."
+                f" the text: rows.{kind}=...; columns: {', '.join(table.columns)}."
             )
     if not kept:
         raise CorpusError(f"{table.source}: no row has all of {', '.join(filter(None, names.values()))}.")
     labels = None if label is None else _numbers(table, label, kept, classes)
-    groups = None if group is None else [str(value) for value in table.column(group, "group")]
+    groups = None if group is None else [str(value) for value in table.column(group, "rows.group")]
     first, *others = ([values[row] for row in kept] for values in read.values())
     held = dict(zip([kind for kind in read if kind != "text"], others))
     return Examples(
@@ -112,7 +112,7 @@ def class_names(table: Table, column: str, given: Sequence[str] | None) -> tuple
         return tuple(given)
     if column in table.classes:
         return table.classes[column]
-    found = {_plain(value, table, row, column) for row, value in enumerate(table.column(column, "label"))}
+    found = {_plain(value, table, row, column) for row, value in enumerate(table.column(column, "rows.label"))}
     found -= {UNLABELLED, str(UNLABELLED)}
     if len(found) < 2:
         shown = ", ".join(map(repr, found)) or "nothing"
@@ -127,12 +127,12 @@ def class_names(table: Table, column: str, given: Sequence[str] | None) -> tuple
 
 def unlabelled(table: Table, column: str) -> bool:
     """Whether no row of a table says its class: as in the test sets of GLUE, whose labels are all -1."""
-    return all(value in (None, UNLABELLED, "") for value in table.column(column, "label"))
+    return all(value in (None, UNLABELLED, "") for value in table.column(column, "rows.label"))
 
 
 def _read(table: Table, kind: str, name: str) -> Values:
     """A column's texts, None where there is none; or arrays of ids, without what an attention_mask leaves out."""
-    values = list(table.column(name, kind))
+    values = list(table.column(name, f"rows.{kind}"))
     for row, value in enumerate(values):
         if value is None or isinstance(value, str):
             continue
@@ -141,7 +141,7 @@ def _read(table: Table, kind: str, name: str) -> Values:
             continue
         raise CorpusError(
             f"{table.where(row)}: {name} is {_shown(value)}, a {type(value).__name__}; expected text (or a list of"
-            f" token ids). Turn it into text, or name another column: {kind}=..."
+            f" token ids). Turn it into text, or name another column: rows.{kind}=..."
         )
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) > 1:
@@ -159,8 +159,7 @@ def _numbers(table: Table, column: str, kept: Sequence[int], classes: Sequence[s
     """(N,) int64: the number of each kept row's class."""
     known = {name: number for number, name in enumerate(classes)}
     numbered = column in table.classes
-    values = table.column(column, "label")
-    values = list(values)
+    values = list(table.column(column, "rows.label"))
     found = np.empty(len(kept), np.int64)
     for at, row in enumerate(kept):
         value = _plain(values[row], table, row, column)
@@ -169,7 +168,7 @@ def _numbers(table: Table, column: str, kept: Sequence[int], classes: Sequence[s
             shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
             raise CorpusError(
                 f"{table.where(row)}: the {column} {_shown(values[row])} is not one of the {len(classes)} classes:"
-                f" {shown}. Mend the row, or give all classes in classes=[...]."
+                f" {shown}. Mend the row, or give all classes in rows.classes=[...]."
             )
         found[at] = number
     return found

@@ -48,7 +48,7 @@ def special_check(tokenizer: Tokenizer, task: str) -> Check:
     special = special_of(tokenizer)
     needed = {"masked_lm": {"mask": special.mask}, "seq2seq": {"end": special.end}}.get(task, {})
     wanted = {"padding": special.pad, "end": special.end} if task != "causal_lm" else {"end": special.end}
-    has = ", ".join(f"{name} {index}" for name, index in {**wanted, **needed}.items() if index is not None)
+    has = ", ".join(f"{name} (id {index})" for name, index in {**wanted, **needed}.items() if index is not None)
     missing = [name for name, index in needed.items() if index is None]
     if missing:
         return Check("special tokens", "fail", f"{task} needs {', '.join(missing)}, which the tokenizer lacks")
@@ -56,7 +56,7 @@ def special_check(tokenizer: Tokenizer, task: str) -> Check:
     if absent:
         told = f"none for {' and '.join(absent)}: batches mark padding by their mask alone"
         return Check("special tokens", "warn", f"{told}{f'; it has {has}' if has else ''}", critical=False)
-    return Check("special tokens", "pass", f"{has} are there")
+    return Check("special tokens", "pass", f"{has} {'exist' if ', ' in has else 'exists'}")
 
 
 def round_trip_check(tokenizer: Tokenizer, texts: Sequence[str]) -> Check:

@@ -81,7 +81,7 @@ def _chosen(found: Mapping[str, Table], config: RowsConfig) -> list[tuple[str, T
     for split, name in chosen.items():
         if name is not None and name not in found:
             raise CorpusError(
-                f"{config.source} has no split {name!r}; it has: {', '.join(found)}. Name one: {split}_split=..."
+                f"{config.source} has no split {name!r}; it has: {', '.join(found)}. Name one: rows.{split}_split=..."
             )
         if name is not None:
             splits.append((split, found[name]))

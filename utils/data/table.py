@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class Table:
     def column(self, name: str, setting: str) -> Sequence[Any]:
         """The values of a column; `translation.de` is the part `de` of each value of `translation`.
 
-        Raises `CorpusError` with the columns there are; `setting` is what names one.
+        Raises `CorpusError` with the columns there are; `setting` is what names one, such as `rows.label`.
         """
         outer, _, inner = name.partition(".")
         if inner and name not in self.columns and outer in self.columns:
@@ -35,9 +36,17 @@ class Table:
         if name not in self.columns:
             raise CorpusError(
                 f"{self.source} has no column {name!r}; its columns: {', '.join(map(str, self.columns))}. Name one of"
-                f" them: {setting}=..."
+                f" them: {self._naming(name, setting)}."
             )
         return self.columns[name]
+
+    def _naming(self, name: str, setting: str) -> str:
+        """How a column is named in place of one that there is not: the nearest, else the last of labels and targets."""
+        columns = list(map(str, self.columns))
+        last = setting.rpartition(".")[2] in ("label", "target")
+        near = difflib.get_close_matches(name, columns, n=1) or (columns[-1:] if last else columns[:1])
+        given = f"{setting}={near[0] if near else 'NAME'}"
+        return f'{given} (in the notebook: overrides = "{given}")'
 
     def spread(self, rows: int | None) -> Table:
         """`rows` rows at equal distances (so that a table sorted by class keeps them all); all where None."""

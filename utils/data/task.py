@@ -185,19 +185,20 @@ def fitting(special: Special, config: TaskDataConfig, task: Task) -> Special:
     kind = config.tokenizer.kind
     if task == "masked_lm" and special.mask is None:
         raise CorpusError(
-            f"masked_lm needs a mask token, and the tokenizer (kind={kind}) has none; use tokenizer.kind=wordpiece, or"
-            " a Hugging Face tokenizer that has one."
+            f"masked_lm needs a mask token, and the tokenizer (kind={kind}) has none; use"
+            " rows.tokenizer.kind=wordpiece, or a Hugging Face tokenizer that has one."
         )
     if task == "seq2seq" and special.end is None:
         raise CorpusError(
-            f"seq2seq needs an end token, and the tokenizer (kind={kind}) has none; use tokenizer.kind=t5."
+            f"seq2seq needs an end token, and the tokenizer (kind={kind}) has none; use rows.tokenizer.kind=t5."
         )
     if task == "seq2seq" and config.target is None:
         spans = round(max(1, round(config.block_size * config.mask_share)) / config.mean_span) + 1
         if len(special.sentinels) < spans:
             raise CorpusError(
                 f"Spans of blocks of {config.block_size} ids need {spans} sentinels, and the tokenizer (kind={kind})"
-                f" has {len(special.sentinels)}; use tokenizer.kind=t5, a smaller block_size, or name a target column."
+                f" has {len(special.sentinels)}; use rows.tokenizer.kind=t5, a smaller rows.block_size, or name"
+                " a target column in rows.target."
             )
     return special
 
@@ -247,7 +248,7 @@ def _open_packed(folder: Path, config: TaskDataConfig, task: Task) -> TaskData:
     if not config.packs(task):
         raise CorpusError(
             f"{folder} holds packed text without rows, which {task} cannot use here; give a source of rows, or"
-            " packed=true with causal_lm or masked_lm, or target=null with seq2seq."
+            " rows.packed=true with causal_lm or masked_lm, or rows.target=null with seq2seq."
         )
     data = open_data(folder, config.block_size)
     special, vocab = fitting(special_of(data.tokenizer), config, task), data.metadata["vocab_size"]

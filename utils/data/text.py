@@ -145,7 +145,10 @@ def _hugging_face(config: CorpusConfig) -> Corpus:
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"Hugging Face dataset {name!r} could not be loaded: {error}") from error
     if config.hf_column not in rows.column_names:
-        raise CorpusError(f"{name!r} has no column {config.hf_column!r}; its columns: {', '.join(rows.column_names)}.")
+        raise CorpusError(
+            f"{name!r} has no column {config.hf_column!r}; its columns: {', '.join(rows.column_names)}."
+            " Name one of them: data.hf_column=..."
+        )
     odd = next((row for row in rows[config.hf_column] if row is not None and not isinstance(row, str)), None)
     if odd is not None:
         raise CorpusError(f"Column {config.hf_column!r} of {name!r} holds {type(odd).__name__}, not text: {odd!r:.60}")

@@ -101,7 +101,7 @@ class Writer:
         if ids.max(initial=0) >= vocab:
             raise CorpusError(
                 f"{rows.place(at)}: id {ids.max()} is outside the tokenizer's vocabulary of {vocab:,}; name the"
-                " tokenizer that made these ids: tokenizer.name=..."
+                " tokenizer that made these ids: rows.tokenizer.name=..."
             )
         if self.spans and np.isin(ids, self.special.sentinels).any():
             raise CorpusError(
@@ -110,8 +110,8 @@ class Writer:
             )
         if self.task == "causal_lm" and not self.packed and len(ids) + self.special.room() < 2:
             raise CorpusError(
-                f"{rows.place(at)}: {len(ids)} token and no special token leave nothing to predict; use packed=true,"
-                " or remove the row."
+                f"{rows.place(at)}: {len(ids)} token and no special token leave nothing to predict; use"
+                " rows.packed=true, or remove the row."
             )
 
 

@@ -167,8 +167,8 @@ def without_duplicates(
 def _tokenizer(config: TaskDataConfig, examples: dict[str, Examples]) -> Tokenizer:
     if examples["train"].tokenised and config.tokenizer.kind not in ("hf", "saved"):
         raise CorpusError(
-            f"The rows of {config.source} are tokenised already, and tokenizer.kind={config.tokenizer.kind} would learn"
-            " another tokenizer. Name the one that made them: tokenizer.kind=hf tokenizer.name=..."
+            f"The rows of {config.source} are tokenised already, and rows.tokenizer.kind={config.tokenizer.kind} would"
+            " learn another tokenizer. Name the one that made them: rows.tokenizer.kind=hf rows.tokenizer.name=..."
         )
     if config.tokenizer.kind in ("hf", "saved"):
         return build_tokenizer(config.tokenizer, "", "")

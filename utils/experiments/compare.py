@@ -15,13 +15,12 @@ from typing import Any
 from utils.core.reporting import DECIDES_NO_WEIGHT
 from utils.core.run import Run, RunError
 from utils.experiments.comparison import Comparison, Entry, best_values
-from utils.experiments.scores import Better, direction, hours, score, seeds, settings
+from utils.experiments.scores import DATA, Better, direction, hours, score, seeds, settings
 from utils.experiments.significance import compare_groups, holm
 
 # Runs that differ in these settings alone are of one group. The precision may change in a run that is taken up, but it
 # does change the numbers; the last ones are of PPO's sampling, and of forms.
 REPORTING = DECIDES_NO_WEIGHT - {"precision"} | {"sample_batch", "micro_batch_prompts", "storage", "root"}
-DATA = ("task", "data", "rows", "corpus", "pool")  # settings that say what a run was trained for, and on
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare runs (or their folders) by the best value of `metric`.
 
-    Runs of equal configs but for their seeds are a group; groups are compared over their seeds. Raises `RunError` for a
-    folder that is no run, and where a run has no such metric.
+    Runs of equal configs but for their seeds are a group; groups of the same task and data are compared over their
+    seeds. Raises `RunError` for a folder that is no run, and where a run has no such metric.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     if not opened:
@@ -60,9 +59,12 @@ def compare_runs(
         values = settings(run)
         group = names.setdefault(_group(values), _letter(len(names)))
         entries.append(Entry(run, group, values, metrics[metric].dropna(), found, hours(run)))
-    notes = list(_repeats(entries))
+    notes = [*_repeats(entries), *_apart(entries, metric)]
+    purposes = {one.group: one.purpose for one in entries}
     pairs = itertools.combinations(best_values(entries).items(), 2)
-    differences = [compare_groups((a, b), first, second) for (a, first), (b, second) in pairs]
+    differences = [
+        compare_groups((a, b), first, second) for (a, first), (b, second) in pairs if purposes[a] == purposes[b]
+    ]
     return Comparison(metric, towards, entries, holm(differences), notes)
 
 
@@ -78,7 +80,7 @@ def beside(run: Run, metric: str = "validation/loss", *, most: int = 6) -> Compa
     others = [one for one, found in scored.items() if found is not None and one.path != run.path]
     best = sorted(others, key=lambda one: scored[one].best, reverse=towards == "higher")[: most - 1]
     if any(one.path == run.path and found is not None for one, found in scored.items()):
-        return compare_runs([run, *best], metric)
+        return compare_runs([run, *best], metric) if best else Nothing("No other run on this data yet.")
     note = f"{run.path.name} has no {metric} yet: it stopped before its first evaluation. Run it again to go on."
     if not best:
         return Nothing(f"{note} Nor has any run beside it.")
@@ -100,6 +102,23 @@ def _letter(number: int) -> str:
     """A, B, ..., Z, A1, B1, ..."""
     around, place = divmod(number, 26)
     return string.ascii_uppercase[place] + (str(around) if around else "")
+
+
+def _apart(entries: Sequence[Entry], metric: str) -> Iterator[str]:
+    """A sentence where not all were trained for the same task on the same data: which groups were, what differs."""
+    found: dict[str, list[str]] = {}
+    for one in entries:
+        if one.group not in found.setdefault(one.purpose, []):
+            found[one.purpose].append(one.group)
+    if len(found) > 1:
+        purposes = [json.loads(one) for one in found]
+        keys = dict.fromkeys(key for one in purposes for key in one)
+        differing = [key for key in keys if len({str(one.get(key)) for one in purposes}) > 1]
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        kinds = " | ".join(", ".join(groups) for groups in found.values())
+        yield (
+            f"Different tasks or data ({kinds}: {shown}): their {metric} is not comparable, and no difference is given."
+        )
 
 
 def _repeats(entries: Sequence[Entry]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from utils.core import report_page
 from utils.core.plots import canvas
 from utils.core.run import Run
-from utils.experiments.scores import Score, seeds
+from utils.experiments.scores import Score, purpose, seeds
 from utils.experiments.shown import ABSENT, html_table, text_table
 from utils.experiments.significance import Difference, spread
 
@@ -41,6 +41,11 @@ class Entry:
             return ", ".join(map(str, list(found.values())[:1]))
         return " ".join(f"{key}={value}" for key, value in found.items())
 
+    @property
+    def purpose(self) -> str:
+        """The settings of its task and data, as JSON: equal where values compare."""
+        return json.dumps(purpose(self.settings), sort_keys=True, default=str)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -54,7 +59,7 @@ class Comparison:
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """A row a run, the best first."""
+        """A row a run, the best first, within each task and data."""
         import pandas
 
         rows = [
@@ -65,8 +70,10 @@ class Comparison:
             }
             for one in self.entries
         ]  # fmt: skip
-        table = pandas.DataFrame(rows).sort_values("best", ascending=self.better == "lower", kind="stable")
-        return table.reset_index(drop=True)
+        kinds = [one.purpose for one in self.entries]
+        table = pandas.DataFrame(rows).assign(kind=[kinds.index(one) for one in kinds])
+        table = table.sort_values(["kind", "best"], ascending=[True, self.better == "lower"], kind="stable")
+        return table.drop(columns="kind").reset_index(drop=True)
 
     @cached_property
     def groups(self) -> pandas.DataFrame:
@@ -98,7 +105,8 @@ class Comparison:
         parts = [f"{self.metric}, {self.better} is better", text_table(self.table)]
         if len(self.groups) < len(self.entries):
             parts.append(text_table(self.groups))
-        parts.append(text_table(self.configs.reset_index()) if len(self.configs) else "The configs are equal.")
+        if len(self.entries) > 1:
+            parts.append(text_table(self.configs.reset_index()) if len(self.configs) else "The configs are equal.")
         return "\n\n".join([*parts, *(["\n".join(self._sentences)] if self._sentences else [])])
 
     @property
@@ -111,7 +119,9 @@ class Comparison:
         if len(self.groups) < len(self.entries):
             parts.append(html_table(self.groups))
         parts += [report_page.picture(picture, f"{self.metric} over the steps of {len(self.entries)} runs")]
-        parts += [html_table(self.configs.reset_index()) if len(self.configs) else "<p>The configs are equal.</p>"]
+        if len(self.entries) > 1:
+            equal = "<p>The configs are equal.</p>"
+            parts.append(html_table(self.configs.reset_index()) if len(self.configs) else equal)
         return report_page.framed("".join(parts) + "".join(f"<p>{escape(one)}</p>" for one in self._sentences))
 
 

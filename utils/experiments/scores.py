@@ -15,6 +15,7 @@ from utils.core.run import Run, RunError
 if TYPE_CHECKING:
     import pandas
 
+DATA = ("task", "data", "rows", "corpus", "pool")  # settings that say what a run was trained for, and on
 Better = Literal["auto", "lower", "higher"]
 LOWER = ("loss", "perplexity", "nll", "kl", "error", "bits_per_")
 HIGHER = ("accuracy", "f1", "bleu", "chrf", "pass@", "greedy", "exact", "score", "solved", "foreground", "non_padding",
@@ -70,6 +71,30 @@ def hours(run: Run) -> float:
 def settings(run: Run) -> dict[str, Any]:
     """The run's config as dotted keys."""
     return dict(flatten(run.config))
+
+
+def purpose(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among `values` that say what a run was trained for, and on; losses of other ones do not compare."""
+    return {key: value for key, value in values.items() if key.partition(".")[0] in DATA and key not in seeds(values)}
+
+
+def ended(run: Run) -> tuple[str, int]:
+    """How a run stands, and the step that its last session came to: complete, interrupted, failed, "not ended" where
+    that session is under way or was killed, "not begun" where there was none, pulled. Step 0 where it is not known."""
+    stamp = run.stamp
+    if stamp.get("pulled"):
+        return "pulled", 0
+    if not stamp["sessions"]:
+        return "not begun", 0
+    begun = datetime.fromisoformat(stamp["sessions"][-1]["started"]).timestamp()
+    ends = [one for one in jsonl.read(run.path / "events.jsonl") if one.get("kind") == "end" and one["time"] >= begun]
+    if not ends:
+        return "not ended", 0
+    told = ends[-1]["text"].removeprefix(f"{run.path.name}: ")
+    if ends[-1]["level"] == "ERROR":
+        return "failed", ends[-1]["step"]
+    whole = told.startswith(("complete", "stopped early"))
+    return "complete" if whole else "interrupted", ends[-1]["step"]
 
 
 def seeds(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class Search:
         if not self.has_best:
             return head
         settings = " ".join(self.best.user_attrs["overrides"])
-        return f"{head} Best {self.config.metric} {self.best.value:.4g} in trial {self.best.number}: {settings}"
+        kept = self.folder / "best.yaml"
+        where = f"\nIts recipe: {kept}" if kept.is_file() else ""
+        return f"{head} Best {self.config.metric} {self.best.value:.4g} in trial {self.best.number}: {settings}{where}"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>{self.table.to_html(na_rep='')}"

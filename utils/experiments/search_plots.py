@@ -102,7 +102,9 @@ def plot_importance(search: Search, ax: Axes | None = None) -> Figure:
 
     done = _complete(search)
     if done[search.config.metric].nunique() < 2:
-        raise SearchError(f"Importance compares trials, and {len(done)} complete one(s) show no difference; run more.")
+        raise SearchError(
+            f"Importance compares trials, and the complete ones ({len(done)}) show no difference; run more."
+        )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=search.config.seed)
     shares = optuna.importance.get_param_importances(search.study, evaluator=evaluator)
     names = list(reversed(shares))

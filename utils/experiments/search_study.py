@@ -72,7 +72,8 @@ def open_study(config: SearchConfig, folder: Path, storage: str | None, facts: d
         other = ", ".join(name for name in facts if (before or {}).get(name) != facts[name])
         raise SearchError(
             f"The study {config.name!r} in {folder} was made with another {other}. Put it back to go on with the study,"
-            " or give the new one another name."
+            " or begin a new one: give it another name (--name, or `name` in a copy of its YAML file), or another"
+            " --root."
         )
     return study
 

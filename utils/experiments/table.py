@@ -16,8 +16,8 @@ import yaml
 
 from utils.core import report_page
 from utils.core.run import STAMP, Run, RunError
-from utils.experiments.scores import Better, direction, hours, score, seeds, settings
-from utils.experiments.shown import html_table, text_table
+from utils.experiments.scores import Better, direction, ended, hours, purpose, score, seeds, settings
+from utils.experiments.shown import ABSENT, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -43,8 +43,9 @@ class ExperimentTable:
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """A row a run: its name, start, steps, hours and seed, then the best value of each validation metric (the last
-        one of a metric whose name does not say which way is better)."""
+        """A row a run: its name, start, status, steps, hours and seed, then the best value of each validation metric
+        (the last one of a metric whose name does not say which way is better). Sorted by a metric, runs of one task and
+        data stand together, the best first; which is named where there are several."""
         import pandas
 
         names = dict.fromkeys(name for frame in self.metrics.values() for name in frame)
@@ -52,16 +53,23 @@ class ExperimentTable:
         shown = sorted(shown, key=lambda name: (name not in PREFERRED, name))
         if self.metric is not None:
             shown = [self.metric, *(name for name in shown if name != self.metric)]
+        kinds = [str(purpose(settings(run))) for run in self.runs]
         table = pandas.DataFrame([self._row(run, shown) for run in self.runs])
+        if len(set(kinds)) > 1:
+            told = [_told(settings(run)) for run in self.runs]
+            table.insert(1, "task and data", told)
         if table.empty:
             return table
         if self.metric is None:
             return table.iloc[::-1].reset_index(drop=True)
         ascending = direction(self.metric, self.better) == "lower"
-        return table.sort_values(self.metric, ascending=ascending, kind="stable").reset_index(drop=True)
+        newest = {kind: -at for at, kind in enumerate(kinds)}  # of the last run of a kind: the newest kind first
+        table = table.assign(kind=[newest[kind] for kind in kinds])
+        table = table.sort_values(["kind", self.metric], ascending=[True, ascending], kind="stable")
+        return table.drop(columns="kind").reset_index(drop=True)
 
     def sort(self, metric: str, *, better: Better = "auto") -> ExperimentTable:
-        """The same runs, the best by any logged metric first; those without it last.
+        """The same runs, of each task and data the best by any logged metric first, and those without it last.
 
         Raises `RunError` where no run has it (but for those that every run comes to, `PREFERRED`), or where its name
         does not say which way is better and `better` does not either.
@@ -74,11 +82,13 @@ class ExperimentTable:
 
     def _row(self, run: Run, shown: list[str]) -> dict[str, Any]:
         frame = self.metrics[run.id]
+        status, last = ended(run)
         row = {
             "run": run.path.relative_to(self.root).as_posix(),
             "started": run.created[:16].replace("T", " "),
+            "status": status,
             "sessions": len(run.stamp["sessions"]),
-            "steps": int(frame.index[-1]) if len(frame) else 0,
+            "steps": max(int(frame.index[-1]) if len(frame) else 0, last),
             "hours": round(hours(run), 4),
             "seed": ", ".join(dict.fromkeys(map(str, seeds(settings(run)).values()))),
         }
@@ -98,7 +108,8 @@ class ExperimentTable:
     def __str__(self) -> str:
         head = self._head()
         reasons = [f"  {folder}: {reason}" for folder, reason in self.unreadable.items()]
-        left_out = "\n".join([f"{len(reasons)} folders could not be read:", *reasons]) if reasons else ""
+        folders = "1 folder" if len(reasons) == 1 else f"{len(reasons)} folders"
+        left_out = "\n".join([f"{folders} could not be read:", *reasons]) if reasons else ""
         return "\n\n".join(filter(None, [head, text_table(self.table) if self.runs else "", left_out]))
 
     def _repr_html_(self) -> str:
@@ -124,7 +135,7 @@ def experiment_table(root: str | Path, *, sort: str | None = None, better: Bette
         try:
             run = Run.open(folder)
             found = run.metrics()
-            run.config.items(), hours(run)  # the rest of what a row is made of
+            run.config.items(), hours(run), ended(run)  # the rest of what a row is made of
         except (RunError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             unreadable[folder.relative_to(root).as_posix()] = " ".join(f"{type(error).__name__}: {error}".split())
         else:
@@ -133,6 +144,14 @@ def experiment_table(root: str | Path, *, sort: str | None = None, better: Bette
     runs.sort(key=lambda run: (run.created, run.id))
     table = ExperimentTable(root, runs, metrics, unreadable)
     return table if sort is None else table.sort(sort, better=better)
+
+
+def _told(values: dict[str, Any]) -> str:
+    """A run's task and where its data come from, in a few words."""
+    named = (values.get(key) for key in ("rows.source", "data.corpus"))
+    source = next((Path(str(one)).name for one in named if one), "")
+    task = values.get("task") or next((one for one in ("corpus", "pool") if any(k.startswith(one) for k in values)), "")
+    return ", ".join(filter(None, [str(task), source])) or ABSENT
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:

@@ -42,7 +42,7 @@ class Exportable:
     kind: str
     """causal_lm, masked_lm, seq2seq, classifier or vae"""
     step: int
-    """of the checkpoint whose weights these are: the best"""
+    """of the checkpoint whose weights these are: the best, unless `note` says otherwise"""
     model: nn.Module
     """the module whose state dict is published"""
     loader: Literal["ours", "transformers", "weights"]
@@ -58,7 +58,14 @@ class Exportable:
     """the folder that `data.tokenizers.load_tokenizer` reads"""
     classes: tuple[str, ...] = ()
     """names of a classifier's outputs"""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """of the best checkpoint, on the split that the name says: validation/loss ..."""
+    metrics: dict[str, float | dict[str, float]] = field(default_factory=dict)
+    """of these weights, on the split that the name says: validation/loss ...; measured with a 95% interval, as value,
+    low and high"""
+    note: str = ""
+    """why these are not the best weights, or not those that training left; empty where they are"""
+    data: str = ""
+    """fingerprint of the data that it was trained on, where opening it asks for that (the VAE)"""
+    start: dict[str, Tensor] = field(default_factory=dict)
+    """weights that training began with, where judging compares with them (PPO)"""
     license: str = ""
     """of the weights, as an SPDX identifier; empty: not stated"""

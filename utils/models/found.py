@@ -53,7 +53,7 @@ class Source:
 
     name: str
     """as asked for, normalised: "example:gpt", "gist:ID", "file:/path/model.py", "hf:owner/name"; it finds it again"""
-    where: Literal["example", "gist", "file", "hf"]
+    where: Literal["example", "gist", "file", "hf", "published"]
     facts: dict[str, str] = field(default_factory=dict)
     """owner, revision, url, path ... whatever is known, for the report"""
     files: dict[str, str] = field(default_factory=dict)

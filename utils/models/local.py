@@ -1,6 +1,6 @@
 """`find_path`: a model's Python file, or a folder that holds one, as a `Source`. Nothing of it is executed.
 
-Leaves out folders that `save_pretrained` wrote (`models.huggingface`).
+Leaves out folders that `save_pretrained` wrote (`models.huggingface`), exports and runs (`models.published`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from utils.models import huggingface
 from utils.models.exported import read_config
 from utils.models.found import Source, SourceError, read_text
 from utils.models.gist import MAIN
+from utils.models.published import find_published
 
 
 def find_path(path: Path) -> Source:
@@ -23,6 +24,9 @@ def find_path(path: Path) -> Source:
         if path.suffix != ".py":
             raise SourceError(f"{path} is not a Python file; name a .py file, or the folder of a Hugging Face model.")
         return _found(path)
+    published = find_published(path)
+    if published is not None:
+        return published
     main = next((path / name for name in MAIN if (path / name).is_file()), None)
     if main is not None:
         return _found(main)

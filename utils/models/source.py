@@ -21,6 +21,7 @@ from utils.models import gist, huggingface, local
 from utils.models.build import load_code, seeded
 from utils.models.found import KINDS, Loaded, Source, SourceError, check_kind, kind_of
 from utils.models.imported import Package
+from utils.models.published import is_ours, load_published
 
 __all__ = ["EXAMPLES", "KINDS", "Loaded", "Source", "SourceError", "find", "load"]
 
@@ -37,7 +38,10 @@ ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")  # of a Hugging Fac
 HUB = re.compile(
     r"(?:https?://)?(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:/tree/(?P<revision>[^/?#]+))?/?"
 )
-FORMS = "example:gpt, gist:ID, a path to a .py file or a folder, or a Hugging Face id such as gpt2 or owner/name"
+FORMS = (
+    "example:gpt, gist:ID, a path to a .py file, an export, a pulled run or another folder, or a Hugging Face id such"
+    " as gpt2 or owner/name"
+)
 
 
 def find(source: str, *, revision: str = "") -> Source:
@@ -109,6 +113,16 @@ def load(
     overrides = dict(overrides or {})
     if found.where == "example":
         return _load_example(found, overrides, kind, seed)
+    if found.where == "published":
+        return load_published(found, overrides=overrides, kind=kind, seed=seed)
+    if found.where == "hf" and is_ours(found.config):
+        name = found.name.removeprefix("hf:")
+        told = (
+            f"name it without hf: {name}"
+            if _is_path(name)
+            else f"pull it first: python -m utils pull {name}, and name the folder that it prints"
+        )
+        raise SourceError(f"{name} is a model of this project, which transformers does not know; {told}.")
     if found.where == "hf":
         return huggingface.load(found, trust_code=trust_code, overrides=overrides, kind=kind, seed=seed)
     if found.where == "gist":

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from utils.core.notebook import secret
 from utils.core.redact import keep_secret
-from utils.publish.errors import HubError, NoRight, NoToken, NotYours, asked, client
+from utils.publish.errors import HubError, NetworkDown, NoRight, NoToken, NotYours, asked, client
 
 WRITERS = (
     "admin",
@@ -20,13 +21,43 @@ WRITERS = (
 )  # roles in an organisation; https://huggingface.co/docs/hub/organizations-security
 
 
+def tell_tokens() -> str | None:
+    """Have every token of the Hub that this machine keeps masked from now on; HF_TOKEN, where it is set.
+
+    Asks no network. Call it before a file that may hold one is read, copied or published.
+    """
+    try:
+        hub = client()
+    except HubError:  # so there is no login of its either
+        return keep_secret(secret("HF_TOKEN"))
+    keep_secret(os.environ.get("HUGGING_FACE_HUB_TOKEN"))
+    for token in hub.utils.get_stored_tokens().values():
+        keep_secret(token)
+    current = Path(hub.constants.HF_TOKEN_PATH)
+    keep_secret(current.read_text(encoding="utf-8").strip() if current.is_file() else None)
+    return keep_secret(secret("HF_TOKEN"))
+
+
 def connect() -> Any:
-    """The client's `HfApi`, with the token where there is one, for the Hub of HF_ENDPOINT."""
-    hub = client()
-    return hub.HfApi(
-        endpoint=os.environ.get("HF_ENDPOINT") or None,
-        token=keep_secret(secret("HF_TOKEN") or hub.get_token()) or False,
-    )
+    """The client's `HfApi`, with the token where there is one, for the Hub of HF_ENDPOINT. The tokens are told."""
+    hub, named = client(), tell_tokens()
+    token = named or keep_secret(asked(hub.get_token, "Reading the token of the client's login"))
+    return hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
+
+
+def full_id(api: Any, repo_id: str, *, dry_run: bool = False) -> str:
+    """A repository's id with its owner: the account of the token, where none is named.
+
+    A dry run without a token, or without a network, leaves it as it is. Raises `HubError` where it is no id.
+    """
+    if "/" in checked_id(repo_id) or (dry_run and not api.token):
+        return repo_id
+    try:
+        return Account.of(api).full(repo_id)
+    except NetworkDown:
+        if not dry_run:
+            raise
+    return repo_id
 
 
 @dataclass(frozen=True)

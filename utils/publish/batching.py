@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from utils.publish.counters import Counters
-from utils.publish.handler import EndpointHandler, Request, Row
+from utils.publish.handling.endpoint import EndpointHandler
+from utils.publish.handling.requests import Request
+from utils.publish.handling.rows import Row
 from utils.publish.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -166,6 +168,12 @@ class Batcher:
             self._failed(group, error)
             return False
         self.counters.made(len(rows))
+        self._tell(group)
+        return bool(group.jobs)
+
+    @staticmethod
+    def _tell(group: Group) -> None:
+        """The tokens that are new, and whole answers; their jobs leave."""
         for job in group.jobs:
             row = job.request.rows[0]
             if job.stream and len(row.tokens) > job.told:
@@ -174,7 +182,6 @@ class Batcher:
             if all(row.finish for row in job.request.rows):
                 job.end("done", [row.result() for row in job.request.rows])
         group.jobs = [job for job in group.jobs if not job.over]
-        return bool(group.jobs)
 
     def _compute(self, jobs: list[Job]) -> None:
         try:
@@ -191,11 +198,14 @@ class Batcher:
 
     def _failed(self, group: Group, error: Exception) -> None:
         """A batch of several goes on as a batch each, from the tokens that its rows have."""
-        if len(group.jobs) > 1:
-            log.warning("A batch of %d requests failed (%s); each is tried alone.", len(group.jobs), error)
+        several = len(group.jobs) > 1
+        self._tell(group)  # of the step that failed, rows before the one that it failed at have a token
+        if several:
+            log.warning("A batch of several requests failed (%s); each of %d is tried alone.", error, len(group.jobs))
             self.groups += [self._group([job]) for job in group.jobs]
-            return
-        _tell_failure(group.jobs[0], error)
+        else:
+            for job in group.jobs:
+                _tell_failure(job, error)
 
 
 def _tell_failure(job: Job, error: Exception) -> None:

@@ -1,21 +1,26 @@
 """`push_dataset`: a file or a folder of data, such as the VAE's corpus, as a dataset repository of the Hub.
 
-Data files that the repository has and the folder has not are removed, so that no rows of an older push mix in. Leaves
-out models (`publish.hub`).
+Each push lists its files in `.published.json` (`datasets` reads no file whose name begins with a dot), and what an
+older one listed and this one has not is removed, so that no rows mix in. Leaves out models (`publish.hub`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from utils.data.files import READERS
+from utils.publish.account import connect, full_id
 from utils.publish.errors import HubError, client
 from utils.publish.outgoing import Outgoing
-from utils.publish.sending import Push, Pushed, Remote, again, send
+from utils.publish.pushed import Push, Pushed, again
+from utils.publish.remote import Remote, listed
+from utils.publish.sending import send
 
-CARD = "README.md"
+log = logging.getLogger(__name__)
+CARD, LIST = "README.md", ".published.json"
 DATA = (*READERS, ".npz", ".arrow")
 CORPUS = "manifest.json"  # of the VAE's corpus
 
@@ -35,19 +40,28 @@ def push_dataset(
 
     `license` goes into that card: an SPDX identifier; empty: not stated. Raises `HubError`.
     """
+    api = connect()  # before a file is read: from here on the token is known for what it is
     path = Path(folder_or_file).expanduser().resolve()
+    repo_id = full_id(api, repo_id, dry_run=dry_run)
     files = {name: Outgoing.read(name, source) for name, source in _found(path).items()}
     if CARD not in files:
         files[CARD] = Outgoing.read(CARD, dataset_card(path, list(files.values()), repo_id, license).encode())
+    facts = {name: {"sha256": one.sha256, "bytes": one.bytes} for name, one in sorted(files.items())}
+    files[LIST] = Outgoing.read(LIST, (json.dumps({"files": facts}, indent=2) + "\n").encode())
     push = Push(
         repo_id, "dataset", private, revision, tag, message=message or f"Data of {path.name}",
         again=again("push-dataset", path, repo_id, private=private, revision=revision, tag=tag),
     )  # fmt: skip
 
     def stale(api: Any, remote: Remote) -> list[str]:
-        return [name for name in remote.files if name.endswith(DATA) and name not in files]
+        old = listed(api, remote, LIST, files)
+        foreign = [name for name in remote.files if name.endswith(DATA) and name not in files and name not in old]
+        if foreign:
+            log.warning("Data files of %s that no push listed stay there: %s.", repo_id, ", ".join(sorted(foreign)[:8]))
+        return old
 
-    return send(push, list(files.values()), weighty=lambda name: name.endswith(DATA), stale=stale, dry_run=dry_run)
+    sent = list(files.values())
+    return send(api, push, sent, weighty=lambda name: name.endswith(DATA), stale=stale, dry_run=dry_run)
 
 
 def _found(path: Path) -> dict[str, Path]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.publish.handler import BadRequest, EndpointHandler
+from utils.publish.handling.checks import BadRequest
+from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.loading import load
+from utils.publish.manifest import verify
 
 PARAMETERS = {
     "causal_lm": {"max_new_tokens": 80, "temperature": 0.8, "seed": 0},
@@ -39,7 +41,7 @@ class NoDemo:
         return f"<p>{html.escape(str(self))}</p>"
 
 
-def demo(path: str | Path, *, wanted: bool = True) -> Any:
+def demo(path: str | Path, *, wanted: bool = True, trust: bool = False) -> Any:
     """A Gradio form for an export folder, shown in the notebook; or `NoDemo`. It is shared with nobody: this machine
     reaches it, or on Colab the notebook's page, and nothing is told to Gradio's makers."""
     folder = Path(path).resolve()
@@ -48,16 +50,17 @@ def demo(path: str | Path, *, wanted: bool = True) -> Any:
     if importlib.util.find_spec("gradio") is None:
         return NoDemo("Gradio is not installed", folder)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when it is imported
-    form = form_of(folder)
+    form = form_of(folder, trust=trust)
     form.launch(share=False, quiet=True, inline=True, prevent_thread_lock=True)
     return form
 
 
-def form_of(folder: Path) -> Any:
-    """The form, not yet shown: a text and parameters in, the answer out."""
+def form_of(folder: Path, *, trust: bool = False) -> Any:
+    """The form, not yet shown: a text and parameters in, the answer out. `trust`: as `publish.serve`."""
     import gradio
 
-    handler = EndpointHandler(folder, load=load)
+    verify(folder)
+    handler = EndpointHandler(folder, load=load, trust=trust)
 
     def answer(text: str, parameters: str) -> str:
         try:

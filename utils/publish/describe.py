@@ -19,6 +19,7 @@ from utils.models.facts import CONTEXT, Facts, without_offset
 from utils.publish import bundle
 from utils.publish.loading import tokenizer_in
 from utils.publish.manifest import FORMAT_VERSION
+from utils.publish.places import unplaced
 
 PACKAGES = {"yaml": "pyyaml"}  # imported as -> installed as
 STATED = ("numpy", "safetensors", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
@@ -39,13 +40,15 @@ def describe(exportable: Exportable) -> dict[str, Any]:
             "origin": exportable.origin,
             "classes": list(exportable.classes),
             "step": exportable.step,
+            "note": unplaced(exportable.note, run),
             "metrics": exportable.metrics,
             "limits": _limits(exportable),
             "special": _special(exportable),
             "license": exportable.license,
             "environment": _environment(),
             "git": None if git is None else {name: git[name] for name in ("commit", "dirty")},
-            "run": {"id": run.id, "fingerprint": run.stamp["config_hash"]},
+            "run": {"id": run.id, "fingerprint": run.stamp["config_hash"]}
+            | ({"data": one} if (one := exportable.data) else {}),
         }
     )
 

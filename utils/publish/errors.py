@@ -71,6 +71,7 @@ def client() -> Any:
     """The package `huggingface_hub`; `HubError` where it is absent."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError:

@@ -17,15 +17,19 @@ from utils.core.redact import redact_files, redacted
 from utils.data.special import special_of
 from utils.models.exportable import Exportable
 from utils.publish import bundle
+from utils.publish.account import tell_tokens
 from utils.publish.describe import describe, example_text, requirements
 from utils.publish.example import example_for
 from utils.publish.loading import tokenizer_in
 from utils.publish.manifest import HUB, METADATA, ExportError, read_metadata, seal, verify, write_json
+from utils.publish.places import unplaced
 from utils.publish.readme import readme
+from utils.publish.weights import write_start
 
 __all__ = ["HUB", "METADATA", "ExportError", "read_metadata", "seal", "verify", "write_folder"]
 
-OF_RUN = ("config.yaml", "env_stamp.json", "metrics.jsonl", "report.md")
+REPORT = "report.md"
+OF_RUN = ("config.yaml", "env_stamp.json", "metrics.jsonl", REPORT)
 Fill = Callable[[Path], Mapping[str, Any]]
 
 
@@ -35,6 +39,7 @@ def write_folder(exportable: Exportable, fill: Fill, *, to: Path | None = None) 
     `fill(folder)` is called when the folder has everything but formats, a first metadata.json included; it writes them
     and returns metadata's `formats`. If it raises, nothing is left and an older export stays as it was.
     """
+    tell_tokens()
     final = exportable.run.path / "export" if to is None else Path(to)
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
@@ -63,17 +68,22 @@ def _write_static(exportable: Exportable, folder: Path) -> None:
         write_json(folder / "config.json", config)
     if exportable.tokenizer is not None:
         _write_tokenizer(exportable, folder)
-    handler = bundle.UTILS / "publish" / "handler.py"
-    shutil.copyfile(handler, folder / "handler.py")
+    here = bundle.UTILS / "publish"
+    shutil.copyfile(here / "handler.py", folder / "handler.py")
+    shutil.copytree(here / "handling", folder / "handling", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "requirements.txt").write_text(requirements(exportable), encoding="utf-8")
     kept = folder / "run"
     (kept / "figures").mkdir(parents=True)
     for name in OF_RUN:
         if (exportable.run.path / name).is_file():
             shutil.copyfile(exportable.run.path / name, kept / name)
+    if (kept / REPORT).is_file():
+        text = unplaced((kept / REPORT).read_text(encoding="utf-8"), exportable.run)
+        (kept / REPORT).write_text(text, encoding="utf-8")
     for figure in sorted((exportable.run.path / "figures").glob("*.png")):
         shutil.copyfile(figure, kept / "figures" / figure.name)
     redact_files(path for path in kept.iterdir() if path.is_file())
+    write_start(exportable, folder)
 
 
 def _write_tokenizer(exportable: Exportable, folder: Path) -> None:

@@ -129,6 +129,8 @@ def export(
 
     written = write_folder(exportable, fill, to=folder)
     report = Report(f"Export of {exportable.name}", [checks[one.name] for one in chosen], word="faithful")
+    if exportable.note:
+        report.checks.insert(0, Check("weights", "warn", redacted(exportable.note)))
     report.facts |= {"folder": str(written), "weights": f"step {exportable.step}", "kind": exportable.kind}
     report.facts["parts"] = ", ".join(part.name for part in exportable.parts)
     report.facts["proven on"] = "; ".join(f"{part.name}: {len(part.others)} other inputs" for part in exportable.parts)
@@ -174,7 +176,7 @@ def _facts(
     if files and one.write not in (FORMATS["safetensors"].write, FORMATS["state_dict"].write):
         facts |= shapes
     if proof is not None and proof.rows:
-        facts |= {"max_difference": proof.largest, "agreement": proof.agreement, "latency_ms": proof.latency}
+        facts |= {"max_difference": proof.largest, "agreement": proof.agreement}  # times differ, and are in the report
     return facts
 
 

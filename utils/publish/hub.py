@@ -4,23 +4,25 @@
     push(run, "ada/shakespeare", private=True)    # one commit, tagged v0.1.0 and with the run's id
     run = pull("ada/shakespeare", revision="v0.1.0")
 
-Token: HF_TOKEN in the environment or Colab's secrets. Nothing is written into the export folder.
+Token: HF_TOKEN in the environment or Colab's secrets, or `hf auth login`. Nothing is written into the export folder.
 """
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from utils.core.run import STAMP, Run
+from utils.publish.account import connect, full_id
 from utils.publish.card import curves, model_card
-from utils.publish.errors import HubError, asked
+from utils.publish.errors import HubError
 from utils.publish.folder import METADATA, verify
 from utils.publish.outgoing import Outgoing
 from utils.publish.pulled import pull
-from utils.publish.sending import Push, Pushed, Remote, Stale, again, send
+from utils.publish.pushed import Push, Pushed, again
+from utils.publish.remote import listed
+from utils.publish.sending import send
 
 __all__ = ["Pushed", "pull", "push"]
 CARD, CURVES = "README.md", "training_curves.png"
@@ -42,8 +44,10 @@ def push(
     as README.md, and is tagged with the run's id and a version (or `tag`). Raises `ExportError` where the folder is
     not whole, and `HubError`; one that comes after the upload began says how the repository stands.
     """
+    api = connect()  # before a file is read: from here on the token is known for what it is
     folder = export_folder(run_or_folder)
     metadata = verify(folder)
+    repo_id = full_id(api, repo_id, dry_run=dry_run)
     files = _dressed(folder, metadata, repo_id)
     run_id = (metadata.get("run") or {}).get("id", "")
     asked_for = Push(
@@ -51,9 +55,12 @@ def push(
         message or f"{metadata['name']}, step {metadata['step']} of run {run_id}",
         again=again("push", folder, repo_id, private=private, revision=revision, tag=tag),
     )  # fmt: skip
+    ours = {one.path for one in files}
     return send(
-        asked_for, files, weighty=lambda path: path.endswith(".safetensors"), stale=_left(files), dry_run=dry_run
-    )
+        api, asked_for, files, dry_run=dry_run,
+        weighty=lambda path: path.endswith(".safetensors"),
+        stale=lambda api, remote: listed(api, remote, METADATA, ours),
+    )  # fmt: skip
 
 
 def export_folder(run_or_folder: Run | str | Path) -> Path:
@@ -76,18 +83,3 @@ def _dressed(folder: Path, metadata: dict[str, Any], repo_id: str) -> list[Outgo
     listed = {name: {"sha256": one.sha256, "bytes": one.bytes} for name, one in sorted(files.items())}
     text = json.dumps({**metadata, "files": listed}, indent=2, ensure_ascii=False) + "\n"
     return [*files.values(), Outgoing.read(METADATA, text.encode())]
-
-
-def _left(files: list[Outgoing]) -> Stale:
-    """Which files of the repository an earlier push brought and this one has not: they go."""
-    ours = {one.path for one in files}
-
-    def stale(api: Any, remote: Remote) -> list[str]:
-        if METADATA not in remote.files or not remote.files.keys() - ours - {".gitattributes"}:
-            return []
-        read = partial(api.hf_hub_download, remote.repo_id, METADATA, revision=remote.at)
-        path = asked(read, f"Reading {METADATA} of {remote.repo_id}", remote.repo_id)
-        told = json.loads(Path(path).read_text(encoding="utf-8")).get("files", {})
-        return [path for path in told if path in remote.files and path not in ours]
-
-    return stale

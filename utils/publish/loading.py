@@ -5,9 +5,7 @@ Needs torch, safetensors and pydantic alone, and for tokenizers what reads them.
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,8 +14,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from utils.data.tokenizers import load_tokenizer
-
-ROOT = __name__.rpartition(".")[0].removesuffix(".publish")  # of the code here: as a copy, or as it was written
+from utils.models.named import named
 
 
 def load(folder: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -32,7 +29,7 @@ def load(folder: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
             f"{folder} holds a model whose loader is {metadata['loader']!r}; expected 'ours'. Its README.md says how"
             " it is loaded."
         )
-    kind = _named(metadata["builds"], ("forward",))
+    kind = named(metadata["builds"], ("forward",))
     config = get_type_hints(kind.__init__)["config"].model_validate(metadata["config"])
     with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
         model = kind(config)
@@ -48,21 +45,4 @@ def tokenizer_in(folder: Path) -> Any:
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "class" not in content:
         return load_tokenizer(folder)
-    return _named(content["class"], ("encode", "decode"))(**content["arguments"])
-
-
-def _named(name: str, methods: tuple[str, ...]) -> Any:
-    """The class that `utils.package.module:Name` names, in the copy of the code that this file lies in.
-
-    A folder may come from anywhere, so nothing else can be named: raises ValueError for what is no class, for one that
-    the module only imports, and for one without these methods.
-    """
-    module, _, attribute = name.partition(":")
-    found = None
-    if re.fullmatch(r"utils\.(models|data|vae|rl)\.[a-z]\w*", module) and attribute.isidentifier():
-        place = f"{ROOT}.{module.removeprefix('utils.')}"
-        found = getattr(importlib.import_module(place), attribute, None)
-    own = isinstance(found, type) and found.__module__ == place
-    if not own or not all(callable(getattr(found, one, None)) for one in methods):
-        raise ValueError(f"{name!r} came; expected a class of our models or tokenizers, with {', '.join(methods)}.")
-    return found
+    return named(content["class"], ("encode", "decode"))(**content["arguments"])

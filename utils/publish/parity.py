@@ -16,7 +16,6 @@ from typing import Any
 import numpy
 import torch
 
-from utils.core.check import Check
 from utils.models.exportable import Exportable
 from utils.publish.compare import Proof, compare_outputs, compare_tensors, expect
 from utils.publish.fresh import TIMEOUT, answers
@@ -35,13 +34,10 @@ WITHOUT = {  # what is not to be there either, by engine
 PROVABLE = ("onnx", "int8", "pt2", "torchscript", "state_dict", "safetensors")  # those that need least first
 
 
-def prove(exportable: Exportable, folder: Path, formats: Sequence[str], *, timeout: float = TIMEOUT) -> list[Check]:
-    """A check of each format of an export folder, in the order given. `timeout` in seconds of a process."""
-    return [proof.check for proof in proofs(exportable, folder, formats, timeout=timeout)]
-
-
 def proofs(exportable: Exportable, folder: Path, formats: Sequence[str], *, timeout: float = TIMEOUT) -> list[Proof]:
-    """As `prove`, with the numbers. A format that dies, hangs or lacks its file fails, and no other with it.
+    """A proof of each format of an export folder, in the order given. `timeout` in seconds of a process.
+
+    A format that dies, hangs or lacks its file fails, and no other with it.
 
     The weights and the state dict of whatever loader are compared bit by bit; the weights are run besides, where code
     that makes them a model again lies in the folder or in transformers.

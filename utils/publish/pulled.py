@@ -12,9 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import Any
 
 from utils.core.checkpoints import Checkpoints
 from utils.core.folders import written_whole
@@ -23,9 +21,10 @@ from utils.publish.account import checked_id, connect
 from utils.publish.errors import HubError, asked
 from utils.publish.folder import METADATA, read_metadata
 from utils.publish.outgoing import check_sums, sha256_of
-
-if TYPE_CHECKING:
-    import torch
+from utils.publish.restored import restore
+from utils.publish.settled import settle
+from utils.publish.weights import START
+from utils.publish.weights import STATE_DICT as PICKLED
 
 log = logging.getLogger(__name__)
 TOKENIZER = (
@@ -38,14 +37,11 @@ TOKENIZER = (
     "chat_template.jinja",
 )
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-RUN = ("run/config.yaml", f"run/{STAMP}", "run/metrics.jsonl", "run/figures/*.png")
+RUN = ("run/config.yaml", f"run/{STAMP}", "run/metrics.jsonl", "run/figures/*.png", START)
 WANTED = (METADATA, "config.json", "generation_config.json", "tokenizer/*", *TOKENIZER, *WEIGHTS, *RUN)
-PICKLED = "state_dict.pt"
 PLAIN = (".json", ".txt", ".model", ".jinja")
-CODE_HERE = re.compile(r"(file:|[/.~]).*|.*\.py")
 NAME = re.compile(r"[\w][\w.-]*")
 CLASSES = "classes.json"  # beside a run's tokenizer
-TRUST = "trust_code"
 
 
 def pull(repo_id: str, *, revision: str = "main", root: str | Path = "runs", trust: bool = False) -> Run:
@@ -74,16 +70,12 @@ def pull(repo_id: str, *, revision: str = "main", root: str | Path = "runs", tru
     final = Path(root).expanduser().resolve() / f"{stamp['name']}-{stamp['run_id']}"
     if final.is_dir():
         return _there(final, info.sha)
-    state = _weights(folder, metadata, here, repo_id, trust=trust)
     with written_whole(final) as writing:
         for name in FOLDERS:
             (writing / name).mkdir()
         _place(folder, here, metadata, writing)
-        changed = _settle(writing / "config.yaml", folder, metadata, writing, final, trust=trust)
-        loss = (metadata.get("metrics") or {}).get("validation/loss")
-        metric = float(loss) if isinstance(loss, (int, float)) else None
-        Checkpoints(writing / "checkpoints").save(int(metadata["step"]), {"model": state}, metric)
-        stamp["pulled"]["changed"] = changed
+        stamp["pulled"]["changed"] = settle(writing, folder, metadata, here, final, trust=trust)
+        restore(writing, folder, metadata, here, repo_id, trust=trust)
         (writing / "RETENTION.txt").write_text(_RETENTION.format(repo=repo_id, commit=info.sha), encoding="utf-8")
         (writing / STAMP).write_text(json.dumps(stamp, indent=2, ensure_ascii=False), encoding="utf-8")
     log.info("%s at %s is in %s.", repo_id, info.sha[:7], final)
@@ -140,8 +132,12 @@ def _place(folder: Path, here: list[str], metadata: Mapping[str, Any], writing: 
         first, _, rest = name.partition("/")
         if first == "tokenizer" and not name.endswith(PLAIN):
             continue  # a folder that a recipe can name as a model's source gets no code
+        if name == START:
+            continue
         if first == "run" or (first == "tokenizer" and rest):
             target = writing / (rest if first == "run" else name)
+        elif name == "config.json" and metadata["loader"] == "ours":  # `models.published` builds the model from it
+            target = writing / "source" / name
         elif name.startswith(("model", "config", "generation_config")) or name == PICKLED:
             continue
         else:
@@ -151,85 +147,6 @@ def _place(folder: Path, here: list[str], metadata: Mapping[str, Any], writing: 
     if metadata.get("classes") and not (writing / "tokenizer" / CLASSES).exists():
         (writing / "tokenizer").mkdir(exist_ok=True)
         (writing / "tokenizer" / CLASSES).write_text(json.dumps(metadata["classes"]), encoding="utf-8")
-
-
-def _settle(
-    path: Path, folder: Path, metadata: Mapping[str, Any], writing: Path, final: Path, *, trust: bool
-) -> dict[str, Any]:
-    """Change in config.yaml what must not, or cannot, hold here; dotted key -> what it was.
-
-    Code from elsewhere is not trusted. A model of transformers' is built from the config that came with it, so that its
-    base need not be fetched.
-    """
-    content, was = yaml.safe_load(path.read_text(encoding="utf-8")), {}
-    if not isinstance(content, dict):
-        raise HubError("run/config.yaml holds no settings; it cannot be pulled.")
-    if not trust:
-        _distrust(content, "", was)
-    source = content.get("source")
-    if metadata["loader"] == "transformers" and isinstance(source, dict) and source.get("name"):
-        (writing / "source").mkdir()
-        shutil.copyfile(folder / "config.json", writing / "source" / "config.json")
-        was |= {"source.name": source["name"], "source.revision": source.get("revision", "")}
-        source |= {"name": f"hf:{final / 'source'}", "revision": ""}
-    elif not trust and isinstance(source, dict) and CODE_HERE.fullmatch(str(source.get("name", ""))):
-        raise HubError(
-            f"The recipe names code on this machine, {source['name']}, which would run when the model is opened. Look"
-            " at it, and pull with trust=True."
-        )
-    if was:
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        log.info("Settings of config.yaml that are changed here: %s.", ", ".join(was))
-    return was
-
-
-def _distrust(content: Any, prefix: str, was: dict[str, Any]) -> None:
-    """Switch every trust_code off, at any depth."""
-    if isinstance(content, list):
-        for place, one in enumerate(content):
-            _distrust(one, f"{prefix}{place}.", was)
-    if isinstance(content, dict):
-        for key, value in content.items():
-            if key == TRUST and value:
-                was[f"{prefix}{key}"], content[key] = value, False
-            _distrust(value, f"{prefix}{key}.", was)
-
-
-def _weights(
-    folder: Path, metadata: Mapping[str, Any], here: list[str], repo_id: str, *, trust: bool
-) -> dict[str, torch.Tensor]:
-    """The state dict of the model as the run's own code has it."""
-    import torch
-
-    wrapped = "" if metadata["loader"] == "ours" else "model."  # models.called.Called holds a model from elsewhere
-    if PICKLED in here and trust:
-        state = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
-    elif not any(name.endswith(".safetensors") for name in here):
-        raise HubError(
-            f"{repo_id} has no model.safetensors, and other weights are read from trusted repositories alone: pull it"
-            " with trust=True if you trust its owner."
-        )
-    elif metadata["loader"] == "transformers":
-        from utils.models import huggingface
-
-        found = huggingface.find_folder(folder)
-        state = huggingface.load(found, overrides={}, kind=metadata["kind"]).model.state_dict()
-    else:
-        state = _read_safetensors(folder / WEIGHTS[0])
-    return {f"{wrapped}{name}": value for name, value in state.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Names to tensors; a tied one, stored once, under all of its names, as `save_model` noted them."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            tied = file.metadata() or {}
-    except SafetensorError as error:
-        raise HubError(f"{path.name} cannot be read as safetensors: {error}.") from None
-    return state | {name: state[kept] for name, kept in tied.items() if kept in state and name not in state}
 
 
 _RETENTION = """\

@@ -11,7 +11,10 @@ from utils.publish.manifest import BESIDE, names
 
 def readme(folder: Path, about: Mapping[str, Any]) -> str:
     """What the folder holds, until a model card takes its place."""
-    numbers = "".join(f"| {name} | {value:.4g} |\n" for name, value in about["metrics"].items())
+    numbers = "".join(f"| {name} | {_number(value)} |\n" for name, value in about["metrics"].items())
+    which = (
+        f"of run {about['run']['id']}. {about['note']}" if about["note"] else f"the best of run {about['run']['id']}."
+    )
     sizes = {name: (folder / name).stat().st_size for name in names(folder, BESIDE)}
     top: dict[str, int] = {}
     for name, size in sizes.items():
@@ -20,8 +23,15 @@ def readme(folder: Path, about: Mapping[str, Any]) -> str:
     rows = "".join(f"| `{name}` | {size:,} | {_meaning(name)} |\n" for name, size in top.items())
     states = "".join(f"- {name}: {dict(one).get('status', 'written')}\n" for name, one in about["formats"].items())
     return _README.format(
-        **about, rows=rows, numbers=numbers or "| none were logged | |\n", states=states or "- none\n"
+        **about, rows=rows, which=which, numbers=numbers or "| none were logged | |\n", states=states or "- none\n"
     )
+
+
+def _number(value: float | Mapping[str, float]) -> str:
+    """A metric, with the ends of its 95% interval where that was measured."""
+    if isinstance(value, Mapping):
+        return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
+    return f"{value:.4g}"
 
 
 def _meaning(name: str) -> str:
@@ -46,7 +56,7 @@ _MEANINGS = (
 _README = """\
 # {name}
 
-A {kind} of the family {family}: the weights of step {step}, the best of run {run[id]}.
+A {kind} of the family {family}: the weights of step {step}, {which}
 
     pip install -r requirements.txt
     python load_example.py
@@ -59,6 +69,6 @@ metadata.json lists every file with its size and sha256.
 Formats:
 
 {states}
-| validation at step {step} | |
+| at step {step} | in brackets: 95% intervals |
 |---|---|
 {numbers}"""

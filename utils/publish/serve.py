@@ -5,9 +5,10 @@
         server.ask({"inputs": "Once"})
     InferenceClient(model="http://127.0.0.1:8000").text_generation("Once", stream=True)
 
-A model of ours is made by the installed code: code that lies in the folder is not run. Paths: `publish.routes`; who is
-computed with whom: `publish.batching`; what a model does: `publish.handler`. Leaves out who may ask: there is no
-account and no TLS, so put a proxy before it where others can reach it.
+Before anything is read, every file is compared with what metadata.json lists. Code in the folder is not run: a model of
+ours is made by the installed code, and a graph is read as ONNX; a .pt2, which can hold code, only with `trust`. Paths:
+`publish.routes`; who is computed with whom: `publish.batching`; what a model does: `publish.handling`. Leaves out who
+may ask: there is no account and no TLS, so put a proxy before it where others can reach it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.publish.errors import ServeError
-from utils.publish.handler import Bounds, EndpointHandler
+from utils.publish.handling.checks import FolderError
+from utils.publish.handling.endpoint import EndpointHandler
+from utils.publish.handling.sampling import Bounds
 from utils.publish.limits import Limits
 from utils.publish.loading import load
+from utils.publish.manifest import verify
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,19 +49,30 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-def app_of(path: str | Path, limits: Limits = Limits()) -> FastAPI:
-    """The app that serves an export folder. Raises `ServeError` without fastapi, `FolderError` for another folder."""
+def app_of(path: str | Path, limits: Limits = Limits(), *, trust: bool = False) -> FastAPI:
+    """The app that serves an export folder; `trust`: read a .pt2 too, which can run code that it holds.
+
+    Raises `ServeError` without fastapi and where the folder cannot be served, `ExportError` where it is not what its
+    metadata.json says.
+    """
     try:
         from utils.publish.routes import Service
     except ImportError as error:
         raise ServeError(f"{INSTALL} ({error}).") from error
     bounds = Bounds(**{name: getattr(limits, name) for name in Bounds.__dataclass_fields__})
-    return Service(EndpointHandler(path, bounds, load), limits).app()
+    verify(Path(path))  # what Python left beside its code may stay: none of it is run
+    try:
+        handler = EndpointHandler(path, bounds, load, trust=trust)
+    except FolderError as error:
+        raise ServeError(str(error)) from None
+    return Service(handler, limits).app()
 
 
-def serve(path: str | Path, host: str = LOOPBACK, port: int = 8000, limits: Limits = Limits()) -> None:
+def serve(
+    path: str | Path, host: str = LOOPBACK, port: int = 8000, limits: Limits = Limits(), *, trust: bool = False
+) -> None:
     """Serve an export folder until SIGINT or SIGTERM; then running requests are finished and new ones refused."""
-    _uvicorn(app_of(path, limits), limits, "info", host=host, port=port).run()
+    _uvicorn(app_of(path, limits, trust=trust), limits, "info", host=host, port=port).run()
 
 
 @dataclass(frozen=True)
@@ -100,9 +115,9 @@ class Exchange:
 
 
 @contextlib.contextmanager
-def serving(path: str | Path, limits: Limits = Limits()) -> Iterator[Server]:
+def serving(path: str | Path, limits: Limits = Limits(), *, trust: bool = False) -> Iterator[Server]:
     """A server on a free port of this machine, in a thread of this process, until the block ends."""
-    app = app_of(path, limits)
+    app = app_of(path, limits, trust=trust)
     with socket.socket() as listening:
         listening.bind((LOOPBACK, 0))
         uvicorn = _uvicorn(app, limits, "warning")
@@ -120,9 +135,9 @@ def serving(path: str | Path, limits: Limits = Limits()) -> Iterator[Server]:
             thread.join()
 
 
-def one_request(path: str | Path, request: dict[str, Any] | None = None) -> Exchange:
+def one_request(path: str | Path, request: dict[str, Any] | None = None, *, trust: bool = False) -> Exchange:
     """Serve an export folder, ask it once, and stop. `request` None: an example of the model's kind."""
-    with serving(path) as server:
+    with serving(path, trust=trust) as server:
         if request is None:
             request = json.loads(json.dumps(EXAMPLES[server.info["kind"]]))
             request["inputs"] = request["inputs"].replace("{mask}", server.info["mask_token"] or "")

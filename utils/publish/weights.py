@@ -5,6 +5,7 @@ Leaves out graphs, which need no code of the model's to run (`publish.graphs`).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from utils.models.exportable import Exportable
 
 SAFETENSORS, STATE_DICT = "model.safetensors", "state_dict.pt"
+START = "run/start.safetensors"  # weights that training began with, where judging compares with them
 
 
 def write_safetensors(exportable: Exportable, folder: Path) -> list[Path]:
@@ -28,7 +30,35 @@ def write_safetensors(exportable: Exportable, folder: Path) -> list[Path]:
 
     path = folder / SAFETENSORS
     save_model(exportable.model, str(path), metadata={"format": "pt"})
+    _in_order(path)
     return [path]
+
+
+def _in_order(path: Path) -> None:
+    """Sort what a file says of itself, which safetensors writes in a new order every time: equal models, equal bytes.
+
+    A file begins with the length of its header in 8 bytes and the header as JSON, filled up with spaces
+    (https://github.com/huggingface/safetensors#format). The header keeps its length.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(content) > size:
+            raise ValueError(f"{path}: its header of {size} bytes becomes {len(content)} when it is sorted.")
+        file.seek(8)
+        file.write(content.ljust(size))
+
+
+def write_start(exportable: Exportable, folder: Path) -> None:
+    """Write the weights that training began with, where the exportable has them."""
+    if exportable.start:
+        from safetensors.torch import save_file
+
+        path = folder / START
+        path.parent.mkdir(exist_ok=True)
+        save_file({name: value.detach().cpu().clone() for name, value in exportable.start.items()}, str(path))
 
 
 def write_state_dict(exportable: Exportable, folder: Path) -> list[Path]:

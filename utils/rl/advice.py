@@ -20,9 +20,9 @@ def next_steps(checks: Sequence[Check], recipe: PPORecipe) -> Check:
     """Advice for each finding that falls short, and one piece that is always good."""
     status = {check.name: check.status for check in checks}
     ppo, found = recipe.ppo, []
-    if status.get("pass@1 rose") != "pass":
+    if status.get("pass@1") != "pass":
         found.append(
-            f"pass@1 did not rise by more than chance: train for longer (ppo.updates={max(20, 2 * ppo.updates)}), or"
+            f"pass@1 is not shown to have risen: train for longer (ppo.updates={max(20, 2 * ppo.updates)}), or"
             f" draw more programs a task (ppo.samples={2 * ppo.samples})."
         )
     if status.get("New programs") in ("warn", "fail"):

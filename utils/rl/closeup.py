@@ -55,7 +55,10 @@ class CloseUp:
 
     @property
     def table(self) -> pandas.DataFrame:
-        """A row a program: task, its lines after the first, what it earned and why, its tokens' advantages added up."""
+        """A row a program: task, its lines after the first, what it earned and why, the mean advantage of its tokens.
+
+        Advantages are as PPO takes them: over the value, whitened over the batch, so 0 is the batch's mean token.
+        """
         n = len(self.rollout.programs) // len(self.rollout.problems)
         rows = [
             {
@@ -63,7 +66,7 @@ class CloseUp:
                 "program": "; ".join(filter(None, map(str.strip, program.splitlines()[1:]))),
                 "reward": round(one.reward, 3),
                 "why": ", ".join(filter(None, (one.trick, one.fault, f"{one.passed:.0%} of hidden pairs"))),
-                "advantage": round(float(self.trajectories.advantages[at].sum()), 2),
+                "advantage a token": round(float(self.trajectories.advantages[at].sum()) / len(self.tokens[at]), 2),
             }
             for at, (program, one) in enumerate(zip(self.rollout.programs, self.rollout.scored))
         ]

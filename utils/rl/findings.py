@@ -6,15 +6,16 @@ Leaves out the judging (`rl.judgement`) and the figures' drawing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas
 
 from utils.core.check import Check, Report, Status
 from utils.rl.advice import next_steps
-from utils.rl.estimates import Estimate
+from utils.rl.course import course_of
 from utils.rl.evaluation import Evaluation, paired, spread
-from utils.rl.tables import ending_table, metric_card, part_table, points
+from utils.rl.tables import changed, ending_table, metric_card, part_table
 from utils.rl.tricks import TRICKS
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from utils.rl.sandbox import Sandbox
 
 MANY_TRICKS, MANY_CUT = 0.01, 0.05  # shares of programs above which there is something to look at
+
+
+@dataclass
+class Findings(Report):
+    """A report whose verdict says what became of pass@1 (its first check), and which other checks to look at."""
+
+    @property
+    def verdict(self) -> str:
+        first, *others = self.checks
+        word = {"pass": "Improved", "warn": "Not shown to improve", "fail": "Worse"}[first.status]
+        parts = [f"{word}: {first.name} {first.summary}"]
+        for status, text in (("fail", "Fails"), ("warn", "Warnings")):
+            names = [check.name for check in others if check.status == status]
+            parts += [f"{text}: {', '.join(names)}."] if names else []
+        return " ".join(parts)
 
 
 def findings(
@@ -54,27 +70,25 @@ def findings(
         "tasks": f"{len(after.records)} that were never trained on, {config.samples} programs a task",
         "seed": str(config.seed),
     }
-    return Report(f"PPO: {trained.run.name}", checks, facts, word="improved")
+    return Findings(f"PPO: {trained.run.name}", checks, facts, word="improved")
 
 
 def rise(before: Evaluation, after: Evaluation, metric: str, table: pandas.DataFrame, figure: Figure | None) -> Check:
     """Passes where the paired interval lies above zero, warns where it holds zero, fails below."""
     change = paired(before, after, metric)
     status: Status = "pass" if change.low > 0 else "fail" if change.high < 0 else "warn"
-    return Check(f"{metric} rose", status, _change(before, after, metric, change), table, figure)
+    return Check(metric, status, _change(before, after, metric), table, figure)
 
 
 def holds(before: Evaluation, after: Evaluation, metric: str) -> Check:
     """Passes where a rate did not fall, warns where it fell by less than can be told from chance, fails below."""
     change = paired(before, after, metric)
     status: Status = "pass" if change.value >= 0 else "fail" if change.high < 0 else "warn"
-    return Check(f"{metric} held", status, _change(before, after, metric, change))
+    return Check(metric, status, _change(before, after, metric))
 
 
-def _change(before: Evaluation, after: Evaluation, metric: str, change: Estimate) -> str:
-    old, new = before.rates[metric].value, after.rates[metric].value
-    times = f", {new / old:.1f} times" if old else ""
-    return f"{old:.1%} before, {new:.1%} after: {points(change)} points over {len(after.records)} tasks{times}."
+def _change(before: Evaluation, after: Evaluation, metric: str) -> str:
+    return f"{changed(before, after, metric)}, over {len(after.records)} tasks."
 
 
 def new_programs(found: Judgement, figure: Figure | None) -> Check:
@@ -85,7 +99,7 @@ def new_programs(found: Judgement, figure: Figure | None) -> Check:
     parts = [one.by_seen[False] for one in (found.before, found.after)]
     change = paired(*parts, "pass@1")
     status: Status = "pass" if change.low > 0 else "fail" if change.high < 0 else "warn"
-    text = f"On tasks whose program made no training task: {_change(*parts, 'pass@1', change)}"
+    text = f"On tasks whose program made no training task: {_change(*parts, 'pass@1')}"
     return Check(name, status, text, table, figure, critical=False)
 
 
@@ -118,15 +132,14 @@ def cut_off(after: Evaluation) -> Check:
 
 
 def course(trained: Trained, figure: Figure | None) -> Check:
-    """Whether the best evaluation was the last one: then more updates may do better."""
-    rates = trained.run.metrics()["validation/pass@1"].dropna()
-    best, last = int(rates.idxmax()), int(rates.index[-1])
-    text = f"Validation pass@1 was best at update {best:,} of {last:,}: {rates.max():.1%}, from {rates.iloc[0]:.1%}."
-    rising = best == last and len(rates) > 1
+    """Whether the best evaluation was the last one: then more updates may do better; or none was above the start."""
+    went = course_of(trained.run)
+    text, rising = str(went), went.rose and went.best == went.last
     if rising:
         goes_on = trained.recipe.ppo.schedule == "constant"
         text += " It may rise further: raise ppo.updates, " + ("and the run goes on." if goes_on else "in a new run.")
-    return Check("Course", "warn" if rising else "pass", text, figure=figure, critical=False)
+    good = went.rose and not rising
+    return Check("Course", "pass" if good else "warn", text, figure=figure, critical=False)
 
 
 def arc(found: Judgement) -> Check:

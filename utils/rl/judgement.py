@@ -56,9 +56,12 @@ class Judgement:
         if not self.arc:
             return f"No real ARC task was tried: {self.arc_tasks}."
         found = [f"{one.solved_by_any} {name}" for name, one in self.arc.items()]
-        tried, programs = len(self.arc_tasks.problems), next(iter(self.arc.values())).programs_a_task
-        text = f"Tried, without any training on them: {self.arc_tasks}. Solved by any of {programs} programs, chosen by"
-        text += f" the hidden pairs: {', '.join(found)}."
+        tried, one = len(self.arc_tasks.problems), next(iter(self.arc.values()))
+        drawn = one.records[0].samples
+        kinds = f"{drawn} drawn" + f", {one.programs_a_task - drawn} greedy" * (one.programs_a_task > drawn)
+        text = f"Tried, without any training on them: {self.arc_tasks}. Tasks of which at least one of"
+        text += f" {one.programs_a_task} programs ({kinds}) passed the hidden pairs: {', '.join(found)}; which program,"
+        text += " nobody could have known beforehand."
         if not any(one.solved_by_any for one in self.arc.values()):
             text += f" With none of {tried} solved, a rate of up to {most_likely(tried):.1%} is not ruled out (95%)."
         return text

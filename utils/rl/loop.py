@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from utils.core.device import choose, make_fabric
 from utils.core.run import Run
 from utils.rl.config import PPOConfig
+from utils.rl.course import course_of
 from utils.rl.game import Game
 from utils.rl.policy import CodePolicy
 from utils.rl.reference import Reference
@@ -46,7 +47,8 @@ class Result:
         state = done.finished or f"interrupted after {done.update} updates"
         return (
             f"{state}, {done.episodes:,} programs drawn. Best validation pass@1 {done.best:.1%} at update"
-            f" {done.best_update}; the policy holds the weights of update {self.weights_update}."
+            f" {done.best_update}{course_of(self.run).caveat}; the policy holds the weights of update"
+            f" {self.weights_update}."
         )
 
     def _repr_html_(self) -> str:

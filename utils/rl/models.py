@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -110,11 +111,17 @@ def build_policy(config: PolicyConfig, *, names: Iterable[str] = (), seed: int) 
         policy.register_state_dict_post_hook(_leave_out_frozen)
         policy.register_load_state_dict_post_hook(_miss_no_frozen)
     trained = sum(one.numel() for one in policy.parameters() if one.requires_grad)
-    facts["trained"] = f"{trained:,} parameters, value {config.value} included"
+    facts["PPO changes"] = f"{trained:,} parameters (with the value {config.value})"
     facts["memory"] = f"{memory(policy) / 1e6:,.1f} MB of weights"
     policy.facts = facts
-    log.info("; ".join(f"{name}: {value}" for name, value in facts.items()))
+    _tell("; ".join(f"{name}: {value}" for name, value in facts.items()))
     return policy
+
+
+@functools.cache
+def _tell(facts: str) -> None:
+    """Once for each policy: a command builds the same one anew to judge it, and again as it began."""
+    log.info(facts)
 
 
 def _load(config: PolicyConfig, names: tuple[str, ...]) -> tuple[nn.Module, Any, dict[str, str]]:
@@ -123,7 +130,7 @@ def _load(config: PolicyConfig, names: tuple[str, ...]) -> tuple[nn.Module, Any,
             raise ValueError("The tiny policy's vocabulary needs the names of the primitives; got none.")
         tokenizer = PieceTokenizer(names)
         model = GridGPT(config.tiny.replace(vocab_size=tokenizer.vocab_size))
-        return model, tokenizer, {"model": f"GridGPT of {model.num_parameters():,} parameters, untrained"}
+        return model, tokenizer, {"model": f"GridGPT, {model.num_parameters():,} parameters from random weights"}
     loaded = load_smollm2() if config.kind == "smollm2" else load_hub(config.model, config.revision)
     model, tokenizer, told = loaded
     return model, tokenizer, {"model": told, "padding": tokenizer.told}

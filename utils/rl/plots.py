@@ -80,7 +80,11 @@ def plot_learning(run: Run) -> Figure:
                 ax.plot(curve.index, curve, **{**look, "marker": marker}, markersize=4, linewidth=width, label=label)
             ax.set(title=title, ylabel=unit, xlabel="update")
             if len(shown) > 1:
-                ax.legend(fontsize="small")
+                low, high = ax.get_ylim()
+                ax.set_ylim(low, high + 0.17 * (high - low) * -(-len(shown) // 2))  # room for the legend
+                if unit.startswith("%"):
+                    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= min(100, ax.get_ylim()[1])])
+                ax.legend(fontsize="small", loc="upper center", ncols=2)
             elif unit == "%":
                 ax.set_ylim(bottom=0)
         for ax in axes.flat[len(panels) :]:

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from utils.core.config import Config, ConfigError, digest
 from utils.core.notebook import Settings
+from utils.core.run import Run
 from utils.rl.config import PPOConfig
 from utils.rl.dialogue import Format
 from utils.rl.evaluate import EvaluationConfig
@@ -26,7 +27,7 @@ from utils.rl.reward import RewardConfig
 from utils.rl.sandbox import SandboxConfig
 from utils.training.config import TrainConfig
 from utils.training.families import FamilyRecipe
-from utils.training.runs import find_recipe
+from utils.training.runs import CONFIGS, find_recipe
 
 log = logging.getLogger(__name__)
 SCALES = {"smoke": "ppo_arc_smoke", "standard": "ppo_arc", "full": "ppo_arc_full"}
@@ -101,8 +102,44 @@ class WarmRecipe(Config):
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> PPORecipe:
-    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
+    """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides.
+
+    Raises `ConfigError` where there is none, or an override takes its place.
+    """
+    overrides = list(overrides)
+    if not (CONFIGS / f"{path}.yaml").is_file() and not Path(path).is_file():
+        if "=" in str(path):
+            line = shlex.join(["python", "-m", "utils", "ppo", "train", SCALES["standard"], str(path), *overrides])
+            raise ConfigError(f"{str(path)!r} is a setting, where a recipe is expected; put the recipe first: {line}")
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("ppo_*.yaml")))
+        raise ConfigError(f"No recipe {str(path)!r}: expected a YAML file, or one of {names}.")
+    for key in (one.partition("=")[0] for one in overrides):
+        if key.endswith(".learning_rate"):
+            raise ConfigError(f"unknown setting {key!r}; did you mean {key.removesuffix('learning_rate') + 'lr'!r}?")
     return PPORecipe.load(find_recipe(path), overrides)
+
+
+def check_trained(path: Path) -> None:
+    """Raises `ConfigError` where a run folder is that of a warm start: its recipe names the runs that go on from it."""
+    config = Run.open(path).config
+    if "recipe" in config:
+        raise ConfigError(
+            f"{path} is a warm start; give the run of PPO that goes on from it: {config['recipe']['name']}-... beside"
+            " it."
+        )
+
+
+def keep_updates(run: Run, updates: int) -> dict[str, str]:
+    """Let the recipe in a run's folder say for how many updates it is trained now; what its stamp is to say of that.
+
+    Only a run that goes on beyond its end changes, and a run of something else than a `PPORecipe` has no such recipe.
+    """
+    path = run.path / "config.yaml"
+    if run.config.get("ppo", {}).get("updates", updates) == updates:
+        return {}
+    recipe = PPORecipe.load(path, [f"ppo.updates={updates}"])
+    os.replace(recipe.save(path.with_suffix(".tmp")), path)
+    return {"config_hash": recipe.fingerprint()}
 
 
 def recipe_from_form(form: Settings) -> PPORecipe:

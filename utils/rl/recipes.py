@@ -6,6 +6,9 @@ own, which every recipe of the same tasks, policy and warm start shares. Leaves 
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +38,7 @@ from utils.training.runs import best_checkpoint
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+log = logging.getLogger(__name__)
 __all__ = [
     "SCALES", "PPORecipe", "Setting", "Trained", "WarmRecipe", "build", "load_recipe", "open_trained", "prepare",
     "recipe_from_form", "start_run", "train", "warm_start",
@@ -151,16 +155,53 @@ class Trained:
     policy: CodePolicy
     setting: Setting
     update: int
+    note: str = ""
+    """why these weights are not the best; empty where they are, or where an update was asked for"""
 
 
 def open_trained(path: str | Path, update: int | None = None) -> Trained:
-    """The policy of a run folder: the weights of its best checkpoint, or those of one update."""
+    """The policy of a run folder: the weights of its best checkpoint, or those of one update.
+
+    A run that was pulled has its model alone: the value is 0, as before any training.
+    """
     run = Run.open(path)
     recipe = PPORecipe.load(run.path / "config.yaml")
     checkpoint = best_checkpoint(run) if update is None else _of_update(run, update)
     policy = build(recipe)
-    policy.load_state_dict(checkpoint.load()["policy"])
-    return Trained(run, recipe, policy.eval(), prepare(recipe, policy), checkpoint.step)
+    state = checkpoint.load()
+    if "policy" in state:
+        policy.load_state_dict(state["policy"])
+    else:
+        policy.actor.model.load_state_dict(state["model"])
+        policy.reset_value()
+        policy.facts["value"] = "new: it was not published"
+        log.info("%s was pulled without its value, which is new here; programs are written without it.", run.path.name)
+    note = substituted(run, checkpoint) if update is None else ""
+    if note:
+        log.warning(note)
+    return Trained(run, recipe, policy.eval(), prepare(recipe, policy), checkpoint.step, note)
+
+
+def substituted(run: Run, chosen: Checkpoint) -> str:
+    """What to tell where a damaged checkpoint may have been better than the `chosen` one; or "".
+
+    By the metric in its manifest, of which less is better; where that cannot be read, it may have been.
+    """
+    better = []
+    for path in sorted((run.path / "checkpoints").glob("step-*.damaged")):
+        try:
+            metric = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["metric"]
+        except (OSError, ValueError, KeyError, TypeError):
+            metric = -math.inf
+        step = int(path.stem.removeprefix("step-"))
+        if step != chosen.step and (chosen.metric is None or (metric is not None and metric <= chosen.metric)):
+            better.append(path.name)
+    if not better:
+        return ""
+    return (
+        f"The weights of update {chosen.step} stand in for better ones: {', '.join(better)} in"
+        f" {run.path / 'checkpoints'} cannot be read and were set aside."
+    )
 
 
 def _of_update(run: Run, update: int) -> Checkpoint:

@@ -17,12 +17,13 @@ import pandas
 from utils.arc.tasks import Task
 from utils.core.device import choose, make_fabric
 from utils.core.run import Run
+from utils.rl.course import course_of
 from utils.rl.findings import findings
 from utils.rl.judgement import AFTER, BEFORE, Judgement, judge, start_policy
 from utils.rl.plots import plot_before_after, plot_endings, plot_learning, plot_lengths, plot_levels
 from utils.rl.recipes import Trained, open_trained
 from utils.rl.sandbox import Job, Sandbox
-from utils.rl.tables import change_table, ending_table, metric_card, part_table, solved_and_unsolved
+from utils.rl.tables import change_table, changed, ending_table, metric_card, part_table, solved_and_unsolved
 from utils.rl.task_plots import plot_solution
 from utils.training.report import markdown_table, write_page
 from utils.training.runs import best_checkpoint
@@ -39,7 +40,7 @@ __all__ = [
 def finish(run: Run, update: int | None = None) -> Path:
     """Judge a trained run, its best weights or those of one update, and report it; the path of the report.
 
-    Several processes share the tasks, the first one writes.
+    What became of pass@1 is printed. Several processes share the tasks, the first one prints and writes.
     """
     trained = open_trained(run.path, update)
     recipe = trained.recipe
@@ -49,6 +50,7 @@ def finish(run: Run, update: int | None = None) -> Path:
         found = judge(trained, before, sandbox, fabric=fabric)
         if not fabric.is_global_zero:
             return run.path / "report.md"
+        print(f"Test tasks: pass@1 {changed(found.before, found.after, 'pass@1')}.")
         return write_report(trained, found, sandbox)
 
 
@@ -121,10 +123,11 @@ def write_report(trained: Trained, found: Judgement, sandbox: Sandbox) -> Path:
         f"## Real ARC tasks\n\n{found.arc_sentence}{arc}",
         f"## Sandbox\n\n{markdown_table(layers)}",
     ]
+    caveat = course_of(run).caveat
     folder, root = shlex.quote(str(run.path)), shlex.quote(str(run.path.parent))
     commands = [f"ppo evaluate {folder}", f"ppo solve TASK --run {folder}"]
     commands += [f"ppo train {folder}/config.yaml --root {root}"]
-    return write_page(run, sections, commands, best=f"highest validation pass@1 at update {update:,}")
+    return write_page(run, sections, commands, best=f"highest validation pass@1 at update {update:,}{caveat}")
 
 
 def plot_examples(found: Judgement, sandbox: Sandbox, count: int = 1) -> dict[str, Figure]:

@@ -32,7 +32,8 @@ def round_trip(task: Task, dialogue: Dialogue) -> pandas.DataFrame:
         rows.append((f"grids as {name}", f"{sum(map(len, texts))} characters", f"{same} of {len(grids)} grids"))
     ids = dialogue.encode(task)
     back = says(dialogue.tokenizer.decode(ids), dialogue.prompt(task).content)
-    rows.append(("prompt as tokens", f"{len(ids)} of {dialogue.tokenizer.vocab_size} kinds", "yes" if back else "no"))
+    takes = f"{len(ids)} tokens (vocabulary {dialogue.tokenizer.vocab_size:,})"
+    rows.append(("prompt as tokens", takes, "yes" if back else "no"))
     return pandas.DataFrame(rows, columns=["written", "takes", "comes back the same"])
 
 

@@ -20,6 +20,7 @@ from utils.rl.evaluate import pass_rates
 from utils.rl.game import Game
 from utils.rl.policy import CodePolicy
 from utils.rl.ppo import KLController
+from utils.rl.recipe import keep_updates
 from utils.rl.reference import Reference, keep_reference
 from utils.rl.state import PPOState, Progress
 from utils.rl.update import summed, update
@@ -106,6 +107,7 @@ class Session:
             self.run.begin_session(
                 progress.update, seed=config.seed, updates=config.updates, device=str(self.compute.device),
                 precision=self.compute.precision, processes=self.fabric.world_size, sandbox=self.game.sandbox.levels,
+                **keep_updates(self.run, config.updates),
             )  # fmt: skip
             tracking = stack.enter_context(Tracking(self.run, config.trackers))
             log.info("%s from update %d of %d on %s", self.run.path.name, progress.update, config.updates, self.compute)
@@ -140,6 +142,8 @@ class Session:
                 log.info("Interrupted; saved after update %d. Run the same again to go on.", progress.update)
             if stop:
                 break
+        if main:
+            tracking.close(progress.finished or f"interrupted after {progress.update} updates")
 
     def _update(self) -> dict[str, float]:
         try:

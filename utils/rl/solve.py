@@ -50,46 +50,63 @@ class Solution:
     """programs that are right on every train pair and give a grid for every test input, those drawn most often first"""
     nearest: Candidate = field(repr=False)
     """without candidates: the program that is right on most train pairs"""
+    shown: int
+    """train pairs that the policy was shown; all of them choose among its programs"""
 
     @property
     def best(self) -> Candidate:
         return self.candidates[0] if self.candidates else self.nearest
 
     @property
-    def correct(self) -> bool:
-        """Whether the first candidate's outputs are those of the task's test pairs."""
-        return bool(self.candidates) and _right(self.best.outputs, self.task.test) == len(self.task.test)
+    def correct(self) -> bool | None:
+        """Whether the first candidate's outputs are those of the task's test pairs; None where those are unknown."""
+        return bool(self.candidates) and self._right(self.best) if self.task.answered else None
 
     @property
     def table(self) -> pandas.DataFrame:
-        """A row a candidate: how often it was drawn, whether its test outputs are right, its text."""
+        """A row a candidate: how often it was drawn, whether its test outputs are right (None: unknown), its text."""
         import pandas
 
-        rows = [
-            (one.count, _right(one.outputs, self.task.test) == len(self.task.test), one.program)
-            for one in self.candidates
-        ]
+        known = self.task.answered
+        rows = [(one.count, self._right(one) if known else None, one.program) for one in self.candidates]
         return pandas.DataFrame(rows, columns=["drawn", "correct", "program"])
+
+    def _right(self, candidate: Candidate) -> bool:
+        return _right(candidate.outputs, self.task.test) == len(self.task.test)
 
     def __str__(self) -> str:
         pairs = len(self.task.train)
+        cut = f" The policy was shown {self.shown} of these pairs: more do not fit its prompt." * (self.shown < pairs)
         if not self.candidates:
             return (
                 f"Task {self.task.id}: none of {self.samples} programs drawn is right on its {pairs} train pairs; the"
-                f" nearest is right on {self.nearest.right}:\n\n{self.nearest.program}"
+                f" nearest is right on {self.nearest.right}.{cut}\n\n{self.nearest.program}"
             )
-        fitting = sum(one.count for one in self.candidates)
-        grids = "\n\n".join("\n".join("".join(map(str, row)) for row in grid) for grid in self.best.outputs)
+        fitting, different = sum(one.count for one in self.candidates), len(self.candidates)
+        if fitting == 1:
+            kinds = " is right on its {} train pairs"
+        elif different == 1:
+            kinds = " are right on its {} train pairs, all the same program"
+        else:
+            kinds = (
+                f" are right on its {{}} train pairs, {different} different ones, the first drawn {self.best.count}x"
+            )
+        told = {True: "is right on the test pairs", False: "is wrong on the test pairs", None: "gives"}[self.correct]
         return (
-            f"Task {self.task.id}: {fitting} of {self.samples} programs drawn are right on its {pairs} train pairs,"
-            f" {len(self.candidates)} of them different. The first, drawn {self.best.count} times, is"
-            f" {'right' if self.correct else 'wrong'} on the test pairs:\n\n{self.best.program}\n{grids}"
+            f"Task {self.task.id}: {fitting} of {self.samples} programs drawn{kinds.format(pairs)}.{cut}"
+            f" {'It' if different == 1 else 'The first'} {told}:\n\n{self.best.program}\n{self._answers()}"
         )
+
+    def _answers(self) -> str:
+        """The grids that the first candidate makes of the test inputs."""
+        beside = "" if self.task.answered else " (nothing to compare with)"
+        grids = ["\n".join("".join(map(str, row)) for row in grid) for grid in self.best.outputs]
+        return "\n\n".join(f"answer for test {number}{beside}:\n{grid}" for number, grid in enumerate(grids, 1))
 
 
 def asked_task(name: str) -> Task | None:
     """The task that a form's field asks for (`find_task`); None where it is empty, and none is to be tried."""
-    return find_task(name) if name.strip() else None
+    return find_task(name, answered=False) if name.strip() else None
 
 
 def told(task: Task | None, dialogue: Dialogue) -> str:
@@ -119,13 +136,14 @@ def solve(
 ) -> Solution:
     """Draw programs for a task, run them on its train and test inputs, and keep those that its train pairs bear out.
 
-    `sandbox` is an open one; without it one is opened as the run's recipe says. Raises `PromptError` where the task
-    does not fit the prompt, ValueError for less than one sample.
+    The task's test outputs may be unknown: answers are compared with them, and nothing else. `sandbox` is an open one;
+    without it one is opened as the run's recipe says. Raises `PromptError` where the task does not fit the prompt,
+    ValueError for less than one sample.
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}; expected at least 1")
     recipe, dialogue = trained.recipe, trained.setting.dialogue
-    problem = Problem(task, tuple(dialogue.encode(task)))
+    problem, shown = Problem(task, tuple(dialogue.encode(task))), len(dialogue.prompt(task).kept)
     counts: Counter[str] = Counter()
     at_once = recipe.evaluation.at_once
     for start in range(0, samples, at_once):
@@ -140,7 +158,7 @@ def solve(
     tried.sort(key=lambda one: (-one.right, -one.count, len(one.program), one.program))
     whole = [one for one in tried if one.count and one.right == len(task.train)]
     fitting = [one for one in whole if all(output is not None for output in one.outputs)]
-    return Solution(task, samples, fitting, tried[0])
+    return Solution(task, samples, fitting, tried[0], shown)
 
 
 def _tried(task: Task, counts: Counter[str], sandbox: Any) -> list[Candidate]:
@@ -154,4 +172,5 @@ def _tried(task: Task, counts: Counter[str], sandbox: Any) -> list[Candidate]:
 
 
 def _right(outputs: Sequence[np.ndarray | None], pairs: Sequence[Pair]) -> int:
+    """How many outputs are those of the pairs; all their outputs are known."""
     return sum(output is not None and np.array_equal(output, pair.output) for output, pair in zip(outputs, pairs))

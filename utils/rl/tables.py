@@ -46,6 +46,13 @@ def points(difference: Estimate) -> str:
     )
 
 
+def changed(before: Evaluation, after: Evaluation, metric: str) -> str:
+    """`33.3% to 42.2%, +8.9 points (95%: -3.6 to +20.3)`"""
+    change, old, new = paired(before, after, metric), before.rates[metric].value, after.rates[metric].value
+    value, low, high = (f"{100 * one:+.1f}" for one in (change.value, change.low, change.high))
+    return f"{old:.1%} to {new:.1%}, {value} points (95%: {low} to {high})"
+
+
 def part_table(evaluations: Mapping[str, Evaluation], metric: str = "pass@1") -> pandas.DataFrame:
     """One rate by the steps of the program that made the task, and by whether it made training tasks, too."""
     first = next(iter(evaluations.values()))

@@ -24,6 +24,7 @@ from utils.training.classes import classification_metrics, predict_classes
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
 from utils.training.generation import generate_seq2seq, generation_metrics, predict_texts
+from utils.training.intervals import INTERVALS, Recorder
 from utils.training.objectives import IGNORED, OBJECTIVES, Batch
 
 if TYPE_CHECKING:
@@ -67,19 +68,22 @@ def final_metrics(
 ) -> pandas.DataFrame:
     """The metrics of a model on validation and test (where there is one): a row a metric, a column a split.
 
+    Its `attrs` have the 95% intervals of those that are means (`training.intervals`).
+
     Beside means over targets: perplexity of language tasks, macro F1 of a classifier, and BLEU, chrF and exact matches
     of what a seq2seq model makes of each source (its targets cut at `rows.max_target_length`, as in training).
     """
     import pandas
 
-    splits = {name: getattr(data, name) for name in ("validation", "test")}
-    return pandas.DataFrame(
-        {
-            name: split_metrics(model, data, name, config, task=task, fabric=fabric)
-            for name, split in splits.items()
-            if split.targets
-        }
-    )
+    found, intervals = {}, {}
+    for name in ("validation", "test"):
+        if getattr(data, name).targets:
+            recorder = Recorder(OBJECTIVES[task])
+            found[name] = split_metrics(model, data, name, config, task=task, fabric=fabric, recorder=recorder)
+            intervals[name] = recorder.intervals(found[name], seed=config.seed)
+    table = pandas.DataFrame(found)
+    table.attrs[INTERVALS] = intervals
+    return table
 
 
 def split_metrics(
@@ -90,11 +94,12 @@ def split_metrics(
     *,
     task: Task = "causal_lm",
     fabric: Fabric | None = None,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
-    """The metrics of a model on one whole split."""
+    """The metrics of a model on one whole split. A `recorder` of the task's objective keeps those of each batch."""
     config, split = config.replace(eval_batches=None), getattr(data, name)
-    values = evaluate(model, OBJECTIVES[task], split, config, fabric=fabric)
-    if task in ("masked_lm", "seq2seq"):
+    values = evaluate(model, recorder or OBJECTIVES[task], split, config, fabric=fabric)
+    if task != "classifier":
         values.setdefault("perplexity", math.exp(min(values["loss"], 700)))
     if task == "classifier":
         judged = classification_metrics(*predict_classes(model, split, config, fabric=fabric), data.classes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,30 @@ class Interrupts:
             signal.raise_signal(self.received)
 
 
+@contextlib.contextmanager
+def before_the_first_step() -> Iterator[None]:
+    """Within it, SIGINT and SIGTERM are told in the log before they act; there is nothing to finish and save first."""
+    before: dict[signal.Signals, object] = {}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        log.warning("Interrupted before the first step of this session; run the same again to begin.")
+        put_back()
+        signal.raise_signal(number)
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        put_back()
+
+
 def progress_bar(total: int, done: int, *, unit: str = "step", disable: bool = False):
     """A text bar on stdout, which every front end and a log can show."""
     from tqdm import tqdm
@@ -69,6 +94,33 @@ def progress_bar(total: int, done: int, *, unit: str = "step", disable: bool = F
     return tqdm(
         total=total, initial=done, unit=unit, file=sys.stdout, disable=disable, dynamic_ncols=True, mininterval=0.5
     )
+
+
+@contextlib.contextmanager
+def lines_above_bars() -> Iterator[None]:
+    """Within it, lines that the root logger writes to the console stand above progress bars, each on a line of its own.
+
+    The handlers stay what they are, with their formats, levels and filters.
+    """
+    from tqdm import tqdm
+
+    consoles = (sys.stdout, sys.stderr)
+    handlers = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) in consoles]
+
+    def above(handler: logging.StreamHandler, emit: Callable[[logging.LogRecord], None]):
+        def write(record: logging.LogRecord) -> None:
+            with tqdm.external_write_mode(file=handler.stream):
+                emit(record)
+
+        return write
+
+    for handler in handlers:
+        handler.emit = above(handler, handler.emit)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            vars(handler).pop("emit", None)  # that of its class again
 
 
 def text_sampler(run: Run, tokenizer: Tokenizer, config: SamplingConfig, prompt: str = "") -> Sampler:

@@ -6,15 +6,18 @@ Leaves out what is written of it (`publish`), and the VAE's and the policy's (`v
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from utils.core.run import Run
+from utils.experiments.scores import ended
 from utils.models.called import Called
 from utils.models.exportable import Exportable
 from utils.models.model import Model
+from utils.training.intervals import RESULTS
 from utils.training.recipes import CLASSES, open_trained
 from utils.training.text_parts import Rows, of_transformers, text_parts
 
@@ -39,11 +42,21 @@ def exportable_of(run: Run | Path, *, license: str = "") -> Exportable:
         origin=origin_of(recipe.source.name, recipe.source.revision),
         tokenizer=folder,
         classes=tuple(classes),
-        metrics=metrics_at(trained.run, trained.step),
+        metrics=metrics_at(trained.run, trained.step) | judged(trained.run, trained.step),
         parts=text_parts(model, recipe.task, rows),
         license=license,
+        note=trained.note or unfinished(trained.run, recipe.train.max_steps),
         **about,
     )
+
+
+def unfinished(run: Run, total: int | None) -> str:
+    """That training stopped before its end, and where; empty where it did not."""
+    status, step = ended(run)
+    if status not in ("interrupted", "failed"):
+        return ""
+    of = f" of {total}" if total else ""
+    return f"training {'was interrupted' if status == 'interrupted' else 'failed'} at step {step}{of}"
 
 
 def described(model: nn.Module) -> dict[str, Any]:
@@ -69,3 +82,31 @@ def metrics_at(run: Run, step: int) -> dict[str, float]:
     frame = run.metrics()
     row = frame.loc[step].dropna() if step in frame.index else {}
     return {name: float(value) for name, value in dict(row).items() if name.startswith("validation/")}
+
+
+def judged(run: Run, step: int) -> dict[str, float | dict[str, float]]:
+    """The metrics of whole splits as the run's report has them, with their intervals; {} where it judged other weights.
+
+    The file is that of `training.intervals.write_metrics`.
+    """
+    content = results(run)
+    if content.get("step") != step:
+        return {}
+    return named(content["results"])
+
+
+def results(run: Run) -> dict[str, Any]:
+    """What the run's evaluation left in results/metrics.json; {} where there is none."""
+    path = run.path / RESULTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def named(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, float | dict[str, float]]:
+    """split/metric -> its number, or value, low and high; what was not finite is left out."""
+    found = {f"{split}/{name}": one for split, metrics in splits.items() for name, one in metrics.items()}
+    ends = ("value", "low", "high")
+    return {
+        name: {end: one[end] for end in ends} if isinstance(one, Mapping) else one
+        for name, one in found.items()
+        if one is not None and not (isinstance(one, Mapping) and None in (one[end] for end in ends))
+    }

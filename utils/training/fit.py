@@ -25,7 +25,7 @@ from utils.core.config import ConfigError
 from utils.core.device import choose, make_fabric
 from utils.core.run import Run
 from utils.training.budget import Budget
-from utils.training.callbacks import Interrupts, Sampler
+from utils.training.callbacks import Interrupts, Sampler, before_the_first_step
 from utils.training.config import TrainConfig
 from utils.training.evaluate import Data
 from utils.training.objectives import Objective
@@ -70,9 +70,10 @@ def fit(
         if fabric.is_global_zero:
             stack.enter_context(run.locked())
         stack.enter_context(recomputed(model, on=config.gradient_checkpointing))
-        session = Session(
-            model, smoothed(objective, config.label_smoothing), data, run, config, compute, fabric, budget
-        )
+        with before_the_first_step():
+            session = Session(
+                model, smoothed(objective, config.label_smoothing), data, run, config, compute, fabric, budget
+            )
         interrupts = stack.enter_context(Interrupts())
         newest = session.saver.newest()
         if newest is not None:

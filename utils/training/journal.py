@@ -17,7 +17,7 @@ from utils.core import repro
 from utils.core.checkpoints import Checkpoint
 from utils.core.run import Run
 from utils.core.tracking import Tracking
-from utils.training.callbacks import Sampler, progress_bar
+from utils.training.callbacks import Sampler, lines_above_bars, progress_bar
 from utils.training.config import TrainConfig
 from utils.training.evaluate import Data
 from utils.training.state import Progress, TrainState
@@ -30,6 +30,7 @@ class Journal:
         self.run, self.config, self.state, self.total, self.main = run, config, state, total, main
         self.tracking: Tracking | None = None
         self._bar: Any = None
+        self._metrics: Mapping[str, float] | None = None  # those that the bar shows
 
     @property
     def progress(self) -> Progress:
@@ -42,6 +43,7 @@ class Journal:
             self.tracking = stack.enter_context(Tracking(self.run, self.config.trackers))
         bar = progress_bar(self.total, self.progress.step, disable=not self.main)
         self._bar = stack.enter_context(contextlib.closing(bar))
+        stack.enter_context(lines_above_bars())
 
     def uses(self, data: Data) -> None:
         """What is learned from: its fingerprint, what its metadata say (source, sizes), and where its files lie."""
@@ -62,14 +64,22 @@ class Journal:
 
     def step(self, metrics: Mapping[str, float] | None) -> None:
         """A step is done; its metrics, where they are to be logged."""
+        if self.tracking is not None:
+            self.tracking.step = self.progress.step  # where a session ends, whether or not its last step was logged
         if self.tracking is not None and metrics is not None:
             self.tracking.log(self.progress.step, {f"train/{name}": value for name, value in metrics.items()})
+            self._metrics = metrics
             self._bar.set_postfix_str(self._postfix(metrics), refresh=False)
         self._bar.update()
 
     def evaluation(self, metrics: Mapping[str, float]) -> None:
         if self.tracking is not None:
             self.tracking.log(self.progress.step, {f"validation/{name}": value for name, value in metrics.items()})
+
+    def judged(self) -> None:
+        """The best evaluation so far may be another: the bar shows it."""
+        if self._metrics is not None:
+            self._bar.set_postfix_str(self._postfix(self._metrics))
 
     def sample(self, sample: Sampler, model: nn.Module) -> None:
         """Have a text made, print it, and pass it on."""
@@ -91,6 +101,8 @@ class Journal:
             self.tracking.alert("nan", str(error), level="ERROR", step=self.progress.step + 1)
 
     def close(self, outcome: str) -> None:
+        if self._bar is not None:
+            self._bar.close()  # what is told from here on stands below it
         if self.tracking is not None:
             self.tracking.close(outcome)
 

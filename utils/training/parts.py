@@ -36,7 +36,9 @@ def folds(data: Config, number: int, folder: Path, seed: int = 0) -> list[list[s
     Raises `ConfigError` for fewer than two folds, and for more than there is data.
     """
     if number < 2:
-        raise ConfigError(f"{number} fold(s): expected at least 2, one to train on and one to judge by.")
+        raise ConfigError(
+            f"{number} {'fold' if number == 1 else 'folds'}: expected at least 2, one to train on and one to judge by."
+        )
     if isinstance(data, RowsConfig):
         return _row_folds(data, number, folder, seed)
     pool, test = _text(data)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from utils.core.config import digest, parse_overrides
+from utils.core.config import ConfigError, digest, parse_overrides
 from utils.data.loaders import DataConfig
 from utils.data.task import Task, TaskDataConfig
 from utils.models.blocks import TransformerConfig
@@ -57,6 +57,11 @@ class Recipe(FamilyRecipe):
     def load(cls, path: str | Path | None = None, overrides: Iterable[str] = (), **keywords: Any) -> Self:
         """As `FamilyRecipe.load`; a source given to a file of another one puts aside what was meant for that one."""
         given = list(overrides)
+        source = parse_overrides(given).get("corpus")
+        if source is not None and path is not None and mapping(content(Path(path)).get("rows")):
+            raise ConfigError(
+                f"unknown setting 'corpus'; {path} learns from rows: did you mean 'rows.source={source}'?"
+            )
         aside = [] if path is None else _aside(content(Path(path)), _source(given, keywords))
         if not aside:
             return super().load(path, given, **keywords)
@@ -133,7 +138,7 @@ class Recipe(FamilyRecipe):
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe from a YAML file, or from `configs/` by its bare name, with `key=value` overrides."""
-    return Recipe.load(find_recipe(path), overrides)
+    return Recipe.load(find_recipe(path, Recipe.family), overrides)
 
 
 def _aside(own: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:

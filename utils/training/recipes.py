@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from utils.core.run import Run
 from utils.data.fitting import tokenizer_checks
 from utils.data.loaders import TextData, prepare, preview
 from utils.data.task import TaskData, prepare_task
+from utils.data.text_report import text_report
 from utils.data.tokenizers import Tokenizer, load_tokenizer
 from utils.models.blocks import TransformerConfig
 from utils.models.generate import Samples, sample_temperatures
@@ -32,13 +34,14 @@ from utils.training.objectives import OBJECTIVES
 from utils.training.recipe import Recipe, load_recipe
 from utils.training.report import write_report
 from utils.training.result import Result
-from utils.training.runs import best_checkpoint, taken_up, train_model
+from utils.training.runs import best_checkpoint, substituted, taken_up, train_model
 from utils.training.sourced import Needs, build_sourced
 
 if TYPE_CHECKING:
     import pandas
 
 OnEvaluation = Callable[[int, dict[str, float]], None]
+log = logging.getLogger(__name__)
 CLASSES = "classes.json"  # beside a run's tokenizer
 __all__ = ["Recipe", "load_recipe", "recipe_from_form"]
 
@@ -55,9 +58,9 @@ def preview_of(recipe: Recipe, data: TextData | TaskData) -> pandas.DataFrame | 
     return preview_rows(data)
 
 
-def data_report(recipe: Recipe, data: TextData | TaskData) -> Report | TextData:
-    """What is known of rows and what may be wrong with them; a text shows what there is to say of it itself."""
-    return data.report(recipe.train.batch_size) if isinstance(data, TaskData) else data
+def data_report(recipe: Recipe, data: TextData | TaskData) -> Report:
+    """What is known of rows, or of a text, and what may be wrong with them."""
+    return data.report(recipe.train.batch_size) if isinstance(data, TaskData) else text_report(data)
 
 
 def tokenizer_report(recipe: Recipe, model: nn.Module, data: TextData | TaskData) -> Report:
@@ -195,6 +198,8 @@ class Trained:
     model: nn.Module
     tokenizer: Tokenizer
     step: int
+    note: str = ""
+    """why these weights are not the best; empty where they are"""
 
     def data(self) -> TextData | TaskData:
         """The run's data, prepared again if it is no longer there."""
@@ -209,7 +214,10 @@ def open_trained(path: str | Path) -> Trained:
     checkpoint = best_checkpoint(run)
     model = _rebuilt(recipe, run, tokenizer)
     model.load_state_dict(checkpoint.load()["model"])
-    return Trained(run, recipe, model.eval(), tokenizer, checkpoint.step)
+    note = substituted(run, checkpoint, by_loss=True)
+    if note:
+        log.warning(note)
+    return Trained(run, recipe, model.eval(), tokenizer, checkpoint.step, note)
 
 
 def _rebuilt(recipe: Recipe, run: Run, tokenizer: Tokenizer) -> nn.Module:

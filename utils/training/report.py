@@ -9,21 +9,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.core.checkpoints import Checkpoints
 from utils.core.plots import plot_metrics
 from utils.core.run import Run
 from utils.models.generate import Samples
 from utils.training.answers import Answers
+from utils.training.intervals import INTERVALS, write_metrics
+from utils.training.runs import best_checkpoint, newest_checkpoint
 
 if TYPE_CHECKING:
     import pandas
 
 
 def write_report(run: Run, final: pandas.DataFrame, shown: Samples | Answers) -> Path:
-    """Write a run's `report.md` and its figure. `final` has a row a metric and a column a split."""
+    """Write a run's `report.md`, its figure and results/metrics.json, of the weights that training leaves.
+
+    `final` has a row a metric and a column a split, as `training.answers.final_metrics` gives it.
+    """
     run.save_figure(plot_metrics(run), "curves")
-    table = final.rename_axis("metric").reset_index()
+    kept = best_checkpoint if run.config.get("train", {}).get("restore_best", True) else newest_checkpoint
+    if Checkpoints(run.path / "checkpoints").all():
+        write_metrics(run, final, kept(run).step)
+    table = with_intervals(final).rename_axis("metric").reset_index()
+    measured = any(final.attrs.get(INTERVALS, {}).values())
+    told = "In brackets: 95% intervals over batches drawn anew." if measured else "Intervals were not measured."
     results = [
-        f"## Metrics\n\nMeans over targets (tokens, or examples of a classifier); loss in nats.\n\n"
+        f"## Metrics\n\nMeans over targets (tokens, or examples of a classifier); loss in nats. {told}\n\n"
         f"{markdown_table(table)}\n\n![curves](figures/curves.png)",
     ]
     folder = shlex.quote(str(run.path))
@@ -36,6 +47,15 @@ def write_report(run: Run, final: pandas.DataFrame, shown: Samples | Answers) ->
     return write_page(run, results, commands)
 
 
+def with_intervals(final: pandas.DataFrame) -> pandas.DataFrame:
+    """The table as texts, the ends of an interval behind a number that has one."""
+    shown = final.astype(object)
+    for split, found in final.attrs.get(INTERVALS, {}).items():
+        for name, (low, high) in found.items():
+            shown.loc[name, split] = f"{final.loc[name, split]:.4f} [{low:.4f}, {high:.4f}]"
+    return shown
+
+
 def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, best: str = "") -> Path:
     """Write `report.md` of any run: how far it came, the sections `results`, settings, environment, and how to use it.
 
@@ -46,13 +66,14 @@ def write_page(run: Run, results: Sequence[str], commands: Sequence[str], *, bes
     best = best or _best(metrics)
     steps = int(metrics.index[-1]) if len(metrics) else 0
     parent = f", a branch of {run.parent_id}" if run.parent_id else ""
+    count = len(stamp["sessions"])
     git = stamp["git"] or {"commit": "none", "dirty": False}
     uses = [
         *(f"python -m utils {command}" for command in commands),
         f"tensorboard --logdir {shlex.quote(str(run.path))}/tb",
     ]
     sections = [
-        f"# {run.name}\n\nRun {run.id}{parent}. {len(stamp['sessions'])} session(s), {steps:,} steps, {best}.",
+        f"# {run.name}\n\nRun {run.id}{parent}. {count} session{'s' * (count != 1)}, {steps:,} steps, {best}.",
         *results,
         f"## Settings\n\n```yaml\n{(run.path / 'config.yaml').read_text(encoding='utf-8')}```",
         f"## Environment\n\n{stamp['os']}, Python {stamp['python']}, device {stamp['device']},"

@@ -9,7 +9,9 @@ settings, the data, the packages, the machine and the code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import numpy
 
 from utils.core.check import Check, Report
 from utils.core.config import Config, flatten
-from utils.core.repro import weights_hash
+from utils.core.repro import CHANGES, weights_hash
 from utils.core.run import Run, RunError
 from utils.training.recipes import Recipe, train
 from utils.training.result import Result
@@ -81,7 +83,7 @@ def compare(run: Run, again: Run) -> Report:
         _same("data", *({"fingerprint": state["data"]} for state in states), what="of the data"),
         _same("packages", *(_versions(stamp) for stamp in stamps), what="packages"),
         _same("machine", *(_machine(*pair) for pair in zip(stamps, sessions)), what="facts"),
-        _same("code", *(dict(flatten({"git": session["git"] or "none"})) for session in sessions), what="facts"),
+        _code(run, again, *(dict(flatten({"git": session["git"] or "none"})) for session in sessions)),
     ]
     facts = {"run": str(run.path), "reproduction": str(again.path)}
     if len(stamps[0]["sessions"]) > 1:
@@ -151,6 +153,32 @@ def _same(name: str, one: Mapping[str, Any], other: Mapping[str, Any], *, what: 
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     told = "; ".join(f"{key} was {before}, now {now}" for key, before, now in rows[:SHOWN])
     return Check(name, "fail" if critical else "warn", f"{told}{more}.", table, critical=critical)
+
+
+def _code(run: Run, again: Run, one: Mapping[str, Any], other: Mapping[str, Any]) -> Check:
+    """The commit, and whether its files were changed alike; else which of them were not."""
+    found = _same("code", one, other, what="facts")
+    if one.get("git.changes") == other.get("git.changes"):
+        return found
+    before, after = (_changed(each.path / CHANGES) for each in (run, again))
+    files = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    told = f" Files changed otherwise: {', '.join(files[:SHOWN])}{more}." if files else ""
+    return replace(found, summary=f"{found.summary}{told}")
+
+
+def _changed(diff: Path) -> dict[str, str]:
+    """File -> its changes, from what `core.repro` kept of a checkout; a new file has none. {} where none were kept."""
+    if not diff.is_file():
+        return {}
+    text, found = diff.read_text(encoding="utf-8"), {}
+    for part in re.split(r"^(?=diff --git |# new file, not in the diff: )", text, flags=re.MULTILINE):
+        head, _, rest = part.partition("\n")
+        if head.startswith("diff --git "):
+            found[head.rpartition(" b/")[2]] = rest
+        elif head:
+            found[head.rpartition(": ")[2]] = ""
+    return found
 
 
 def _last(metrics: pandas.DataFrame, prefix: str) -> dict[str, float]:

@@ -26,8 +26,9 @@ class Result:
         done = self.progress
         state = done.finished or f"{self.stopped or 'interrupted'} after {done.step} steps"
         weights = "averaged weights" if self.averaged else "weights"
+        epochs = "1 epoch" if done.epoch == 0 else f"{done.epoch + 1} epochs"
         return (
-            f"{state}, {done.epoch + 1} epoch(s) begun, {done.targets:,} targets. Best validation loss {done.best:.4f}"
+            f"{state}, {epochs} begun, {done.targets:,} targets. Best validation loss {done.best:.4f}"
             f" at step {done.best_step}; the model holds the {weights} of step {self.weights_step}."
         )
 

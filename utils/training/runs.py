@@ -5,6 +5,7 @@ Leaves out what a recipe is and how its data and model are made (`training.recip
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import shutil
@@ -19,9 +20,10 @@ from utils.core.config import Config, ConfigError
 from utils.core.device import choose, leave_processes, make_fabric
 from utils.core.notebook import ROOT
 from utils.core.run import Run
-from utils.training.callbacks import Sampler
+from utils.training.callbacks import Sampler, before_the_first_step
 from utils.training.config import TrainConfig
 from utils.training.evaluate import Data
+from utils.training.families import content, family_of
 from utils.training.fit import fit
 from utils.training.objectives import Objective
 from utils.training.result import Result
@@ -31,13 +33,30 @@ CONFIGS = ROOT / "configs"
 D = TypeVar("D", bound=Data)
 
 
-def find_recipe(path: str | Path) -> Path:
-    """The YAML file of a recipe: itself, or the one in `configs/` of that bare name."""
+def find_recipe(path: str | Path, family: str = "") -> Path:
+    """The YAML file of a recipe: itself, or the one in `configs/` of that bare name.
+
+    Raises `ConfigError` with the names there are, the nearest first: those of one `family` ("search": the spaces), or
+    all where it is "".
+    """
     named = CONFIGS / f"{path}.yaml"
-    if not named.is_file() and not Path(path).is_file():
-        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise ConfigError(f"No recipe {str(path)!r}: expected a YAML file, or one of {names}.")
-    return named if named.is_file() else Path(path)
+    if named.is_file():
+        return named
+    if Path(path).is_file():
+        return Path(path)
+    names = [file.stem for file in sorted(CONFIGS.glob("*.yaml")) if family in ("", _kind(file))]
+    near = difflib.get_close_matches(str(path), names, cutoff=0.7)
+    what = f"No {'search' if family == 'search' else 'recipe'} {str(path)!r}"
+    shown = ", ".join([*near, *(one for one in names if one not in near)])
+    if near:
+        raise ConfigError(f"{what}; did you mean {near[0]}? Expected a YAML file, or one of {shown}.")
+    raise ConfigError(f"{what}: expected a YAML file, or one of {shown}.")
+
+
+def _kind(file: Path) -> str:
+    """The family of a file in `configs/`; of those without a mark, "search" for a space and else a language model."""
+    values = content(file)
+    return "search" if "space" in values else family_of(values) or "language model"
 
 
 def run_of(recipe: Config, root: str | Path) -> Run | None:
@@ -79,14 +98,15 @@ def train_model(
     fails before its first checkpoint leaves none.
     """
     fabric = make_fabric(choose(config.device, config.precision))
-    with fabric.rank_zero_first():
-        data = prepare()
-    model, objective = build(data)
-    if parent is not None:
-        _check_shapes(model, parent)
-    path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
-    run = Run.open(path)
-    sample = sampler(run, data) if sampler else None
+    with before_the_first_step():
+        with fabric.rank_zero_first():
+            data = prepare()
+        model, objective = build(data)
+        if parent is not None:
+            _check_shapes(model, parent)
+        path = fabric.broadcast(str(take_run(data).path) if fabric.is_global_zero else None)
+        run = Run.open(path)
+        sample = sampler(run, data) if sampler else None
     try:
         return fit(
             model,

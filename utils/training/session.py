@@ -220,6 +220,7 @@ class Session:
         metrics = self.evaluations.run(self.judged, self.progress.step)
         self.journal.evaluation(metrics)
         self.evaluations.count(self.progress)
+        self.journal.judged()
         return self.saver.among_best(metrics["loss"])
 
     # Checkpoints

@@ -21,7 +21,7 @@ ROWS = 8  # over which the FLOPs of a row are averaged
 
 
 class Speed:
-    """Tokens (rows, where a batch has no labels) a second and model FLOPs utilisation since the last `take`.
+    """Tokens a second (rows, where a batch has no labels or one a row), model FLOPs utilisation since the last `take`.
 
     Utilisation as in Chowdhery et al. 2022, appendix B, with the FLOPs of a row averaged over a few.
 
@@ -39,7 +39,7 @@ class Speed:
             log.warning("The operations of a pass cannot be counted, so no mfu is logged: %s", error)
         else:
             self.flops_per_row = 3 * flops / len(next(iter(batch.values())))
-        self.unit = "tokens" if "labels" in batch else "rows"
+        self.unit = "tokens" if "labels" in batch and batch["labels"].ndim > 1 else "rows"
         self.peak = fabric.world_size * peak_flops(fabric.device, _dtype(fabric))
         self.rows, self.targets, self.seconds = 0, 0, 0.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
+SHARES = ("accuracy", "macro_f1", "exact_match", "pass@1", "greedy")  # metrics between 0 and 1
+FEW = 3  # fewer runs say hardly anything of a mean: t(1) is 12.7
 FACTS = ("run", "ended", "step", "seconds", "error")  # columns of a study that are no metrics
 
 
@@ -124,7 +127,7 @@ def figures_of(found: Search | NoSearch) -> list[Figure]:
 
 def load_search(path: str | Path, overrides: Sequence[str] = ()) -> SearchConfig:
     """A search from a YAML file, or from `configs/` by its bare name."""
-    return SearchConfig.load(find_recipe(path), overrides)
+    return SearchConfig.load(find_recipe(path, "search"), overrides)
 
 
 def seed_variance(
@@ -184,7 +187,8 @@ def _folder(root: str | Path, name: str) -> Path:
 def summarise(table: pandas.DataFrame, settings: set[str], confidence: float = 0.95) -> pandas.DataFrame:
     """Each metric over the rows that did not fail: runs, mean, standard deviation (n - 1), and the mean's interval.
 
-    The interval is Student's: mean +- t(n - 1) * sd / sqrt(n); NaN for a single run, whose spread is not known.
+    The interval is Student's: mean +- t(n - 1) * sd / sqrt(n), of a share within 0 and 1; NaN for a single run, whose
+    spread is not known.
     """
     import pandas
     from scipy import stats
@@ -199,12 +203,25 @@ def summarise(table: pandas.DataFrame, settings: set[str], confidence: float = 0
             continue
         values = good[name].dropna()
         spread = values.std(ddof=1)
+        least, most = (0.0, 1.0) if name.rpartition("/")[2] in SHARES else (-math.inf, math.inf)
         half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread / len(values) ** 0.5
         rows[name] = {
             "runs": len(values),
             "mean": values.mean(),
             "sd": spread,
-            "low": values.mean() - half,
-            "high": values.mean() + half,
+            "low": max(values.mean() - half, least),
+            "high": min(values.mean() + half, most),
         }
     return pandas.DataFrame.from_dict(rows, orient="index", columns=["runs", "mean", "sd", "low", "high"])
+
+
+def summary_text(summary: pandas.DataFrame, confidence: float = 0.95) -> str:
+    """What `summarise` found, as text that says what its interval is, and where runs are too few for it to say much."""
+    named = {name: f"{confidence:.0%} {name}" for name in ("low", "high")}
+    lines = [f"Mean, standard deviation and the {confidence:.0%} interval of the mean (t):"]
+    lines.append(summary.rename(columns=named).to_string())
+    fewest = int(summary["runs"].min()) if len(summary) else 0
+    if fewest < FEW:
+        runs = "1 run is" if fewest == 1 else f"{fewest} runs are"
+        lines.append(f"{runs} too few: so wide an interval says little. Use --count {FEW} or more.")
+    return "\n".join(lines)

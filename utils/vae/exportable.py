@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from utils.arc.grids import COLOURS, OUTSIDE, SIDE
 from utils.core.run import Run
 from utils.models.exportable import Exportable, Part
-from utils.training.exportable import metrics_at
+from utils.training.exportable import metrics_at, named, results
+from utils.training.runs import best_checkpoint
 from utils.vae.config import PATCH, PLACES
 from utils.vae.decoded import Decoded, rectangles, sizes_of
 from utils.vae.model import LOGVAR, BetaVAE
 from utils.vae.palette import UNUSED
-from utils.vae.recipes import open_trained
+from utils.vae.recipes import Trained, open_trained
 
 CANVAS = PLACES * PATCH
+BOUNDS = ("elbo", "bits_per_cell")  # nats a grid, and bits inside grids; kl and nll are among what training logs
 BATCHES = (2, 1, 5, 3)  # grids: what the graphs are exported with, then what they are proven on
 
 
@@ -40,9 +42,35 @@ def exportable_of(run: Run | Path, *, license: str = "") -> Exportable:
         loader="ours",
         builds=f"{BetaVAE.__module__}:{BetaVAE.__name__}",
         config=model.config.model_dump(mode="json"),
-        metrics=metrics_at(trained.run, trained.step),
+        metrics=metrics_at(trained.run, trained.step) | judged(trained),
         parts=grid_parts(model),
         license=license,
+        data=trained.fingerprint,
+        note=trained.note or note_of(trained),
+    )
+
+
+def judged(trained: Trained) -> dict[str, float | dict[str, float]]:
+    """What the run's evaluation measured, with 95% intervals over tasks; {} where it judged other weights."""
+    content = results(trained.run)
+    if content.get("config", {}).get("checkpoint", {}).get("step") != trained.step:
+        return {}
+    return named(
+        {
+            split: {**found["reconstruction"], **{name: found["bounds"][name] for name in BOUNDS}}
+            for split, found in content["results"].items()
+        }
+    )
+
+
+def note_of(trained: Trained) -> str:
+    """What to tell where the recipe keeps the last weights, and others were better by the validation loss."""
+    best = best_checkpoint(trained.run)
+    if trained.recipe.train.restore_best or best.step == trained.step:
+        return ""
+    return (
+        f"The weights of step {trained.step} are the last, as train.restore_best=false asks; those of step {best.step}"
+        " have the lowest validation loss."
     )
 
 

@@ -82,7 +82,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> VAERecipe:
     Where an override takes another architecture or schedule, those of the file's settings that it does not read are
     left out, and that is said; such a setting among the overrides is refused.
     """
-    file, overrides = find_recipe(path), list(overrides)
+    file, overrides = find_recipe(path, VAERecipe.family), list(overrides)
     given = parse_overrides(overrides).get("model")
     choices = ("architecture", "schedule") if isinstance(given, dict) else ()
     chosen = {name: given[name] for name in choices if name in given}
@@ -182,7 +182,7 @@ class Trained:
     model: BetaVAE
     step: int
     fingerprint: str
-    """of the data it was trained on"""
+    """of the data it was trained on; empty where a published run did not say"""
     note: str = ""
     """why these weights are not those that training left; empty where they are"""
 
@@ -192,6 +192,13 @@ class Trained:
         Raises `CorpusError` where that gives another one, whose held-out tasks may have been trained on.
         """
         root = self.run.path.parent
+        if not self.fingerprint:
+            log.warning(
+                "%s does not say which corpus it was trained on: tasks held out of %r may have been trained on.",
+                self.run.path.name,
+                self.recipe.corpus.source,
+            )
+            return prepare(self.recipe, root)
         built = find_built(self.fingerprint, root / "data", self.recipe.corpus.online)
         data = prepare(self.recipe, root) if built is None else built
         if data.fingerprint != self.fingerprint:
@@ -214,7 +221,7 @@ def open_trained(path: str | Path, step: int | None = None) -> Trained:
         log.warning(note)
     model, state = BetaVAE(recipe.model), checkpoint.load()
     model.load_state_dict(state["model"])
-    return Trained(run, recipe, model.eval(), checkpoint.step, state["data"], note)
+    return Trained(run, recipe, model.eval(), checkpoint.step, state.get("data", ""), note)
 
 
 def _checkpoint_at(run: Run, step: int) -> Checkpoint:
