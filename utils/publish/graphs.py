@@ -12,6 +12,7 @@ import io
 import logging
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ class Graph:
         """A trace, for `torch.jit.load`. torch calls TorchScript deprecated, and points to torch.export."""
         with quiet(), torch.no_grad(), open_lengths(self.part.module), plain_flags(), told("torch.jit.trace"):
             torch.jit.save(torch.jit.trace(self.part.module, self.example, check_trace=False), str(path))
+        _without_traces(path)
 
     def write_int8(self, path: Path) -> None:
         """ONNX whose linear layers and embeddings have int8 weights; activations are quantised as they come.
@@ -117,6 +119,17 @@ class Graph:
                 weight_type=QuantType.QUInt8,
                 op_types_to_quantize=["MatMul", "Gemm", "Gather"],
             )
+
+
+def _without_traces(path: Path) -> None:
+    """Leave out of a TorchScript file where on this machine each line came from; it is for torch's messages alone."""
+    whole = path.with_suffix(".traced")
+    path.rename(whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
+    whole.unlink()
 
 
 def file_of(format: str, part: Part) -> str:

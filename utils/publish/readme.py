@@ -44,6 +44,7 @@ _MEANINGS = (
     ("tokenizer/", "between text and ids"),
     ("load_example.py", "loads the model and uses it"),
     ("handler.py", "answers requests, as Hugging Face Inference Endpoints ask it to"),
+    ("handling/", "what handler.py answers with"),
     ("requirements.txt", "what handler.py needs"),
     ("config.json", "the model's shape"),
     ("*.int8.onnx", "ONNX, weights of linear layers in 8 bits"),
