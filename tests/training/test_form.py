@@ -17,7 +17,10 @@ from utils.training.studies import load_search
 
 EMPTY = {
     "scale": "smoke", "recipe": "", "corpus": "", "source": "", "trust_code": False, "tokenizer": "", "model_size": "",
-    "max_steps": 0, "learning_rate": 0.0, "max_hours": 0.0, "trackers": "", "seed": 1337, "overrides": "",
+    "max_steps": 0, "learning_rate": 0.0, "precision": "", "batch_size": 0, "micro_batch_size": 0, "schedule": "",
+    "warmup_steps": 0, "max_grad_norm": 0.0, "patience": 0, "label_smoothing": 0.0, "ema_decay": 0.0,
+    "compile_model": False, "gradient_checkpointing": False, "max_hours": 0.0, "trackers": "", "seed": 1337,
+    "overrides": "",
 }  # fmt: skip
 SHORT = "train.max_steps=3 train.eval_every=3 train.batch_size=4 train.trackers=[] train.device=cpu"
 
@@ -31,6 +34,37 @@ def rows(tmp_path):
     path = tmp_path / "birds.jsonl"
     path.write_text("".join(json.dumps({"text": f"bird number {at} sings of {at * at}"}) + "\n" for at in range(200)))
     return path
+
+
+# Training
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "setting"),
+    [
+        ("learning_rate", 1e-2, "lr"),
+        ("precision", "fp32", "precision"),
+        ("batch_size", 4, "batch_size"),
+        ("micro_batch_size", 2, "micro_batch_size"),
+        ("schedule", "wsd", "schedule"),
+        ("warmup_steps", 7, "warmup_steps"),
+        ("max_grad_norm", 0.5, "max_grad_norm"),
+        ("patience", 2, "patience"),
+        ("label_smoothing", 0.1, "label_smoothing"),
+        ("ema_decay", 0.9, "ema_decay"),
+        ("compile_model", True, "compile"),
+        ("gradient_checkpointing", True, "gradient_checkpointing"),
+        ("max_hours", 0.5, "max_hours"),
+    ],
+)
+def test_a_field_of_training_is_the_setting_of_the_recipe_and_an_empty_one_leaves_it(field, value, setting):
+    left = recipe_from_form(form()).train
+    assert getattr(left, setting) == getattr(load_recipe("minimal_test").train, setting) != value
+    assert getattr(recipe_from_form(form(**{field: value})).train, setting) == value
+    overridden = recipe_from_form(
+        form(**{field: value}, overrides=f"train.{setting}={json.dumps(getattr(left, setting))}")
+    )
+    assert getattr(overridden.train, setting) == getattr(left, setting)
 
 
 # Model size

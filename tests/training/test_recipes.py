@@ -7,7 +7,7 @@ from utils.core.checkpoints import Checkpoints
 from utils.core.config import ConfigError
 from utils.core.notebook import Settings
 from utils.core.run import Run, RunError
-from utils.training.form import RECIPES, SCALES, SIZES, recipe_from_form
+from utils.training.form import RECIPES, SCALES, SIZES, TRAINING, recipe_from_form
 from utils.training.recipe import Recipe, load_recipe
 from utils.training.recipes import build_model, go_on, open_trained, train
 from utils.training.runs import CONFIGS, newest_checkpoint
@@ -20,7 +20,7 @@ EMPTY = {
 
 
 def form(**fields):
-    return Settings({**EMPTY, "seed": 1337, "overrides": "", **fields})
+    return Settings({**EMPTY, **dict.fromkeys(TRAINING, 0), "seed": 1337, "overrides": "", **fields})
 
 
 @pytest.mark.parametrize("name", [*SCALES.values(), *RECIPES, *(f"{name}_smoke" for name in RECIPES)])

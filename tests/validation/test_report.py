@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+import shlex
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from utils.core.check import Check
 from utils.core.config import parse_overrides
 from utils.models.adapter import adapt
 from utils.models.source import SourceError, find, load
-from utils.training.recipes import recipe_from_form
+from utils.training.recipes import load_recipe
 from utils.validation.cost import TensorMemory
 from utils.validation.report import adapt_loaded, ask, next_step, parameter_table, run_tier, validate
 from utils.validation.settings import ValidationConfig
@@ -140,11 +140,7 @@ def test_the_next_step_names_overrides_that_make_the_same_model_in_training():
     loaded = load(find("example:gpt"), overrides=TINY)
     text = next_step(ValidationConfig(), loaded, adapt_loaded(loaded, ValidationConfig(device="cpu")))
     overrides = text.strip().splitlines()[-1].strip()
-    form = SimpleNamespace(
-        scale="standard", model_size="", tokenizer="", corpus="", max_steps=0, learning_rate=0.0, seed=0,
-        overrides=overrides,
-    )  # fmt: skip
-    recipe = recipe_from_form(form)
+    recipe = load_recipe("char_lm_cpu", shlex.split(overrides))
     assert recipe.model == type(recipe.model)(**{**loaded.config, "vocab_size": None})
     assert parse_overrides(overrides.split())["data"]["block_size"] == 32
 

@@ -16,6 +16,22 @@ from utils.training.recipe import Recipe, load_recipe
 log = logging.getLogger(__name__)
 SCALES = {"smoke": "minimal_test", "standard": "char_lm_cpu", "full": "char_lm"}
 RECIPES = ("gpt_wikitext", "bert_mlm", "t5_seq2seq", "classifier")  # each with a smoke recipe of its own
+TRAINING = {
+    "max_steps": "max_steps",
+    "learning_rate": "lr",
+    "precision": "precision",
+    "batch_size": "batch_size",
+    "micro_batch_size": "micro_batch_size",
+    "schedule": "schedule",
+    "warmup_steps": "warmup_steps",
+    "max_grad_norm": "max_grad_norm",
+    "patience": "patience",
+    "label_smoothing": "label_smoothing",
+    "ema_decay": "ema_decay",
+    "compile_model": "compile",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "max_hours": "max_hours",
+}  # fields of the form, and the settings of `train` that they are
 SIZES = {
     "tiny": {"num_layers": 4, "num_heads": 4, "width": 128},
     "small": {"num_layers": 6, "num_heads": 6, "width": 384},
@@ -26,7 +42,8 @@ SIZES = {
 def recipe_from_form(form: Settings) -> Recipe:
     """The recipe of the form, changed by the fields that are filled in, then by its overrides."""
     base, overrides = _base(form), shlex.split(form.overrides, posix=os.name == "posix")
-    own, changes = load_recipe(base), {"train.max_steps": form.max_steps, "train.lr": form.learning_rate}
+    own = load_recipe(base)
+    changes = {f"train.{setting}": getattr(form, field) for field, setting in TRAINING.items()}
     if form.source:
         changes |= {"source.name": form.source, "source.trust_code": form.trust_code}
     data = "data" if own.rows is None else "rows"
@@ -46,8 +63,6 @@ def recipe_from_form(form: Settings) -> Recipe:
         changes["train.trackers"] = form.trackers.replace(" ", "").split(",")
     filled += [f"{key}={json.dumps(value)}" for key, value in changes.items() if value]
     filled.append(f"train.seed={form.seed}")
-    if form.max_hours:
-        filled.append(f"train.max_hours={form.max_hours}")
     return load_recipe(base, [*filled, *overrides])
 
 
