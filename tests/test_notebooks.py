@@ -195,7 +195,7 @@ def test_training_takes_every_recipe_and_models_from_anywhere(settings, tmp_path
     assert set(proven(tmp_path / "runs").values()) == {"pass"}
     cells = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
     shown = {cell.source: str(cell.outputs) for cell in cells}
-    assert "Dry run: https://huggingface.co/" in next(out for source, out in shown.items() if "push(run" in source)
+    assert "Dry run: " in next(out for source, out in shown.items() if "push(run" in source)
     assert "answer, after" in next(out for source, out in shown.items() if "one_request(" in source)
     assert list(run.glob("wandb/offline-run-*")) if "trackers" in settings else not (run / "wandb").exists()
     written = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

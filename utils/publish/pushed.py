@@ -72,9 +72,9 @@ class Pushed:
 
     def _repr_html_(self) -> str:
         head, _, _ = str(self).partition("\n")
-        linked = html.escape(head).replace(
-            html.escape(self.url), f'<a href="{self.url}">{html.escape(self.url)}</a>', 1
-        )
+        linked, url = html.escape(head), html.escape(self.url)
+        if "/" in self.repo_id:  # without its owner the address is somebody else's
+            linked = linked.replace(url, f'<a href="{url}">{url}</a>', 1)
         folders: dict[tuple[str, str], list[Change]] = {}
         for one in self.files:
             top, inside, _ = one.path.partition("/")
