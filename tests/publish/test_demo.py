@@ -67,6 +67,6 @@ def test_the_form_is_served_on_this_machine(folder):
 
 
 def test_without_gradio_the_server_is_named(folder, monkeypatch):
-    assert "asked for in the settings" in str(demo.demo(folder, wanted=False))
+    assert "gradio is not ticked in the settings" in str(demo.demo(folder, wanted=False))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     assert f"python -m utils serve {folder}" in str(demo.demo(folder))

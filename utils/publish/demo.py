@@ -46,7 +46,7 @@ def demo(path: str | Path, *, wanted: bool = True, trust: bool = False) -> Any:
     reaches it, or on Colab the notebook's page, and nothing is told to Gradio's makers."""
     folder = Path(path).resolve()
     if not wanted:
-        return NoDemo("it is asked for in the settings (gradio)", folder)
+        return NoDemo("gradio is not ticked in the settings", folder)
     if importlib.util.find_spec("gradio") is None:
         return NoDemo("Gradio is not installed", folder)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when it is imported
