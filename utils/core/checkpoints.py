@@ -11,7 +11,6 @@ tensors, numbers and strings that `torch.load(weights_only=True)` accepts.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -21,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from utils.core.checksum import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raise `CheckpointError` unless state.pt is what its manifest says."""
-        told, found = self.sha256, _sha256(self.path / "state.pt")
+        told, found = self.sha256, sha256_of(self.path / "state.pt")
         if found != told:
             raise CheckpointError(f"{self.path}: sha256 is {found[:12]}, the manifest says {told[:12]}")
 
@@ -76,7 +77,7 @@ class Checkpoints:
                 torch.save(state, file)
                 _flush(file)
             manifest = {"step": step, "metric": metric, "bytes": (folder / "state.pt").stat().st_size}
-            manifest["sha256"] = _sha256(folder / "state.pt")
+            manifest["sha256"] = sha256_of(folder / "state.pt")
             with (folder / "manifest.json").open("w", encoding="utf-8") as file:
                 json.dump(manifest, file)
                 _flush(file)
@@ -198,11 +199,3 @@ def _flush_folder(folder: Path) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -5,12 +5,12 @@ Leaves out what else it says (`publish.describe`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.core.checksum import sha256_of
 from utils.core.redact import redacted
 
 METADATA = "metadata.json"
@@ -83,12 +83,7 @@ def names(folder: Path, beside: tuple[str, ...]) -> list[str]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return {"sha256": digest.hexdigest(), "bytes": size}
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

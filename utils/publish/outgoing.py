@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from utils.core.checksum import CHUNK
 from utils.core.redact import secrets
 from utils.publish.errors import Damaged, SecretInside
 
 Difference = Literal["new", "changed", "same", "removed", "unknown"]
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,12 @@ class Outgoing:
         return "same" if same else "changed"
 
 
-def sha256_of(path: Path) -> str:
-    return _read(path, hidden=())[1]
-
-
-def _read(source: Path | bytes, hidden: Sequence[str] | None = None) -> tuple[int, str, str, bool]:
-    """Size, sha256, git's id, and whether one of `hidden` (None: every secret known now) is inside; raises nothing of
-    its own, since its variables hold what must not be seen."""
+def _read(source: Path | bytes) -> tuple[int, str, str, bool]:
+    """Size, sha256, git's id, and whether a secret that is known now is inside; raises nothing of its own, since its
+    variables hold what must not be seen."""
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size)
-    sought = [one.encode() for one in (secrets() if hidden is None else hidden)]
+    sought = [one.encode() for one in secrets()]
     overlap, tail, found = max(map(len, sought), default=1) - 1, b"", False
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         while chunk := file.read(CHUNK):

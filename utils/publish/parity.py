@@ -6,7 +6,6 @@ torch; it runs on other batches and lengths than were exported. Leaves out writi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy
 import torch
 
+from utils.core.checksum import sha256_of
 from utils.models.exportable import Exportable
 from utils.publish.compare import Proof, compare_outputs, compare_tensors, expect
 from utils.publish.fresh import TIMEOUT, answers
@@ -93,7 +93,7 @@ def changed(exportable: Exportable, format: str, folder: Path) -> list[str]:
     for file in files_of(exportable, format, folder):
         if not file.is_file():
             reasons.append(f"{file.name} {_MISSING}")
-        elif file.name in listed and listed[file.name]["sha256"] != _sha256(file):
+        elif file.name in listed and listed[file.name]["sha256"] != sha256_of(file):
             reasons.append(f"the sha256 of {file.name} is not the one in metadata.json")
     return reasons
 
@@ -104,14 +104,6 @@ def absent(proof: Proof) -> bool:
 
 
 _MISSING = "is not in the folder"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _job(exportable: Exportable, format: str, folder: Path) -> dict[str, Any]:

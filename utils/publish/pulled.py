@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.checkpoints import Checkpoints
+from utils.core.checksum import sha256_of
 from utils.core.folders import written_whole
 from utils.core.run import FOLDERS, STAMP, Run
 from utils.publish.account import checked_id, connect
 from utils.publish.errors import HubError, asked
 from utils.publish.folder import METADATA, read_metadata
-from utils.publish.outgoing import check_sums, sha256_of
+from utils.publish.outgoing import check_sums
 from utils.publish.restored import restore
 from utils.publish.settled import settle
 from utils.publish.weights import START
