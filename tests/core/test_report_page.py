@@ -1,7 +1,6 @@
 """The report's page: what a table shows, and what a reader meets in a real browser, wide, narrow, light and dark."""
 
 import math
-import shutil
 
 import numpy
 import pandas
@@ -9,8 +8,6 @@ import pytest
 
 from utils.core.check import Check, Report
 from utils.core.plots import canvas
-
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "google-chrome")) if path), None)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +86,6 @@ def full_report():
     return Report(
         "Is this model sound?", checks, {"sha256 of custom_transformer.py": "0123456789abcdef" * 4, "url": url}
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (test extra)")
-    if CHROMIUM is None:
-        pytest.skip("no chromium; apt-get install chromium")
-    with playwright.sync_playwright() as session:
-        opened = session.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,8 @@ TEXT = {"vocab_size": 23, "context_length": 12, "tie_embeddings": False}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only wait for a second thread, and for seconds on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    """Of every test here."""
 
 
 def stirred(model: nn.Module, *, seed: int | None = 0) -> nn.Module:

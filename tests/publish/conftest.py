@@ -98,3 +98,37 @@ def exportables(publish_runs):
     from utils.training.exportable import exportable_of
 
     return Made(lambda name: exportable_of(publish_runs[name]), tuple(FILES))
+
+
+@pytest.fixture(scope="session")
+def folders(exportables, tmp_path_factory):
+    """Export folder by name, without graphs; written when first asked for, and not to be changed."""
+    from utils.publish.folder import write_folder
+    from utils.publish.weights import write_safetensors
+
+    class Folders(dict):
+        def __missing__(self, name):
+            exportable = exportables[name]
+            to = tmp_path_factory.mktemp(name) / "export"
+            self[name] = write_folder(exportable, lambda folder: write_safetensors(exportable, folder) and {}, to=to)
+            return self[name]
+
+    return Folders()
+
+
+@pytest.fixture(scope="session")
+def vae_folder(tmp_path_factory):
+    """What a handler reads of the export of a small VAE that has learned nothing."""
+    from safetensors.torch import save_model
+
+    from utils.publish.folder import seal
+    from utils.vae.config import VAEConfig
+    from utils.vae.model import BetaVAE
+
+    folder, config = tmp_path_factory.mktemp("vae"), VAEConfig(architecture="dense", latents=8)
+    torch.manual_seed(0)
+    save_model(BetaVAE(config), str(folder / "model.safetensors"))
+    about = {"format_version": 1, "name": "small VAE", "kind": "vae", "loader": "ours", "limits": {}}
+    about |= {"builds": "utils.vae.model:BetaVAE", "config": config.model_dump(mode="json")}
+    seal(folder, about)
+    return folder

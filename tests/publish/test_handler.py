@@ -11,7 +11,6 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_model
 
 from utils.models.generate import SamplingConfig, generate
 from utils.publish.folder import write_folder
@@ -21,45 +20,16 @@ from utils.publish.handling.decoding import choose
 from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.handling.sampling import Bounds
 from utils.publish.loading import load
-from utils.publish.weights import write_safetensors
-from utils.vae.config import VAEConfig
-from utils.vae.model import BetaVAE
 
 
 @pytest.fixture(scope="session")
-def export_folders(exportables, tmp_path_factory):
-    """Export folder by name, without graphs."""
-
-    class Folders(dict):
-        def __missing__(self, name):
-            exportable = exportables[name]
-            to = tmp_path_factory.mktemp(name) / "export"
-            self[name] = write_folder(exportable, lambda folder: write_safetensors(exportable, folder) and {}, to=to)
-            return self[name]
-
-    return Folders()
-
-
-@pytest.fixture(scope="session")
-def handlers(export_folders):
+def handlers(folders):
     class Handlers(dict):
         def __missing__(self, name):
-            self[name] = EndpointHandler(export_folders[name])
+            self[name] = EndpointHandler(folders[name])
             return self[name]
 
     return Handlers()
-
-
-@pytest.fixture(scope="module")
-def vae_folder(tmp_path_factory):
-    """What a handler reads of the export of a small VAE that has learned nothing."""
-    folder, config = tmp_path_factory.mktemp("vae"), VAEConfig(architecture="dense", latents=8)
-    torch.manual_seed(0)
-    save_model(BetaVAE(config), str(folder / "model.safetensors"))
-    about = {"format_version": 1, "name": "small VAE", "kind": "vae", "loader": "ours", "limits": {}}
-    about |= {"builds": "utils.vae.model:BetaVAE", "config": config.model_dump(mode="json")}
-    (folder / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
-    return folder
 
 
 PROMPTS = ["the red", "t", "the blue bird n", "green bird"]
@@ -93,10 +63,10 @@ def test_greedy_text_is_that_of_our_own_generation(handlers, exportables):
     assert texts(handlers["gpt"], PROMPTS[:1], max_new_tokens=40) == ours
 
 
-def test_greedy_text_of_a_gpt2_is_that_of_transformers(handlers, export_folders):
+def test_greedy_text_of_a_gpt2_is_that_of_transformers(handlers, folders):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = (kind.from_pretrained(export_folders["gpt2"]) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model, tokenizer = (kind.from_pretrained(folders["gpt2"]) for kind in (AutoModelForCausalLM, AutoTokenizer))
     for prompt in PROMPTS:
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
         made = model.generate(**ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids["input_ids"].shape[1] :]
@@ -319,7 +289,7 @@ def test_a_row_goes_on_from_the_tokens_that_it_has(handlers):
         assert row.result() == handlers[name](data)[0]
 
 
-def test_the_copied_handler_answers_in_a_process_without_utils(handlers, export_folders):
+def test_the_copied_handler_answers_in_a_process_without_utils(handlers, folders):
     """As Inference Endpoints load it: handler.py of the folder, by its path, `utils` out of reach."""
     script = """
 import importlib.util, json, sys
@@ -331,19 +301,19 @@ for folder in sys.argv[1:]:
     spec.loader.exec_module(handler)
     print(json.dumps(handler.EndpointHandler(folder)({"inputs": "the red", "parameters": {"max_new_tokens": 9}})))
 """
-    folders = [export_folders[name] for name in ("gpt", "gpt2")]
-    command = [sys.executable, "-I", "-c", script, *map(str, folders)]
+    both = [folders[name] for name in ("gpt", "gpt2")]
+    command = [sys.executable, "-I", "-c", script, *map(str, both)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     expected = [handlers[name]({"inputs": "the red", "parameters": {"max_new_tokens": 9}}) for name in ("gpt", "gpt2")]
     assert [json.loads(line) for line in run.stdout.splitlines()[-2:]] == expected
 
 
-def test_the_copies_of_two_folders_do_not_share_modules(export_folders, tmp_path):
+def test_the_copies_of_two_folders_do_not_share_modules(folders, tmp_path):
     """Of two exports, one may be of an older version: each folder's handler.py takes the `handling` beside it."""
     places = []
     for name in ("one", "two"):
-        shutil.copytree(export_folders["gpt"], tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(folders["gpt"], tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         spec = importlib.util.spec_from_file_location("handler", tmp_path / name / "handler.py")
         handler = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(handler)
@@ -363,10 +333,10 @@ def test_two_folders_with_code_of_their_own_are_loaded_side_by_side(handlers):
     assert "utils" not in modules
 
 
-def test_a_folder_that_cannot_be_served_says_why(export_folders, tmp_path):
+def test_a_folder_that_cannot_be_served_says_why(folders, tmp_path):
     with pytest.raises(FolderError, match=r"has no metadata\.json"):
         EndpointHandler(tmp_path)
-    about = json.loads((export_folders["gpt"] / "metadata.json").read_text(encoding="utf-8"))
+    about = json.loads((folders["gpt"] / "metadata.json").read_text(encoding="utf-8"))
     for changed, told in (
         ({"loader": "weights"}, r"expected model\.onnx, .* or model\.pt2"),
         ({"kind": "image_classifier"}, "kind 'image_classifier' cannot be served"),
@@ -377,8 +347,8 @@ def test_a_folder_that_cannot_be_served_says_why(export_folders, tmp_path):
             EndpointHandler(tmp_path)
 
 
-def test_weights_that_give_nan_raise_instead_of_answering(export_folders):
-    handler = EndpointHandler(export_folders["gpt"], Bounds())
+def test_weights_that_give_nan_raise_instead_of_answering(folders):
+    handler = EndpointHandler(folders["gpt"], Bounds())
     with torch.no_grad():
         handler.model.module.norm.weight.fill_(math.nan)
     for task in handler.tasks:

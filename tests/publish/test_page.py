@@ -1,58 +1,15 @@
 """The page that a server shows: what a person meets in a real browser."""
 
 import json
-import shutil
 import time
 
 import pytest
-import torch
-from safetensors.torch import save_model
 
-from utils.publish.folder import seal, write_folder
 from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.serve import serving
-from utils.publish.weights import write_safetensors
-from utils.vae.config import VAEConfig
-from utils.vae.model import BetaVAE
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "google-chrome")) if path), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (test extra)")
-    if CHROMIUM is None:
-        pytest.skip("no chromium; apt-get install chromium")
-    with playwright.sync_playwright() as session:
-        opened = session.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def folders(exportables, tmp_path_factory):
-    class Folders(dict):
-        def __missing__(self, name):
-            exportable = exportables[name]
-            to = tmp_path_factory.mktemp(f"{name}-shown") / "export"
-            self[name] = write_folder(exportable, lambda folder: write_safetensors(exportable, folder) and {}, to=to)
-            return self[name]
-
-    return Folders()
-
-
-@pytest.fixture(scope="module")
-def vae_folder(tmp_path_factory):
-    """What a handler reads of the export of a small VAE that has learned nothing."""
-    folder, config = tmp_path_factory.mktemp("vae"), VAEConfig(architecture="dense", latents=8)
-    torch.manual_seed(0)
-    save_model(BetaVAE(config), str(folder / "model.safetensors"))
-    about = {"format_version": 1, "name": "small VAE", "kind": "vae", "loader": "ours", "limits": {}}
-    about |= {"builds": "utils.vae.model:BetaVAE", "config": config.model_dump(mode="json")}
-    seal(folder, about)
-    return folder
 
 
 @pytest.fixture

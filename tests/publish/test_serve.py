@@ -19,27 +19,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.publish.folder import ExportError, seal, write_folder
+from utils.publish.folder import ExportError, seal
 from utils.publish.handling.endpoint import EndpointHandler
 from utils.publish.limits import Limits
 from utils.publish.serve import ServeError, app_of, one_request, serve, serving
-from utils.publish.weights import write_safetensors
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
-
-
-@pytest.fixture(scope="module")
-def folders(exportables, tmp_path_factory):
-    class Folders(dict):
-        def __missing__(self, name):
-            exportable = exportables[name]
-            to = tmp_path_factory.mktemp(f"{name}-served") / "export"
-            self[name] = write_folder(exportable, lambda folder: write_safetensors(exportable, folder) and {}, to=to)
-            return self[name]
-
-    return Folders()
 
 
 @pytest.fixture(scope="module")

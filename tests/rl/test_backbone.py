@@ -11,15 +11,9 @@ from utils.models.blocks import TransformerConfig
 from utils.models.transformer import GPT
 from utils.rl.backbone import GPTBackbone, HFBackbone, SharedCache, backbone_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 V, SHAPE = 31, {"num_layers": 2, "num_heads": 4, "width": 32}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def gpt(**fields):

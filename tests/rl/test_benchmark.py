@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
 
 from utils.core.checkpoints import Checkpoints
 from utils.core.run import Run
@@ -20,12 +19,7 @@ def benchmark():
     return module
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_control_is_judged_by_the_last_weights_though_the_best_are_those_it_began_with(

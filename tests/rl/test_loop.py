@@ -51,7 +51,10 @@ from utils.rl.vocabulary import PieceTokenizer
 from utils.training.fit import NonFiniteError
 from utils.training.optim import learning_rate, make_optimizer
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the sandbox needs fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the sandbox needs fork"),
+    pytest.mark.usefixtures("one_thread"),
+]
 NAMES = ("flip_columns", "flip_rows", "transpose")
 SETTINGS = {
     "updates": 6,
@@ -140,15 +143,6 @@ def equal(one, other):
 
 def final_weights(run):
     return digest(final_state(run)["policy"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

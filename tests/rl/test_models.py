@@ -31,6 +31,8 @@ from utils.rl.quantise import Linear4, Linear8, Packed, memory
 from utils.rl.reference import reference_of
 from utils.rl.sampling import SampleConfig, pad_left
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("crop", "flip_rows")
 SMALL = {"tiny": {"num_layers": 3, "num_heads": 4, "width": 32, "context_length": 120}}
 LLAMA = {
@@ -42,14 +44,6 @@ CHAT = (
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 PROGRAM = "def solve(grid):\n    return [row[::-1]  for row in grid]\n"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_tokenizer(*specials: str, template: str | None = None, **named: str) -> PreTrainedTokenizerFast:

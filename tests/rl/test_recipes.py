@@ -26,14 +26,7 @@ from utils.rl.sampling import pad_left
 from utils.rl.sandbox import Sandbox
 from utils.training.runs import best_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights_of(policy):

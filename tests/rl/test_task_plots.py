@@ -54,11 +54,13 @@ def test_long_programs_are_wrapped_and_cut_with_a_word_of_it(task):
 
 
 def test_texts_that_are_no_program_are_drawn_too(task):
-    for program in ("", "$a^{broken$ \\frac", "\t\u4e00"):
+    shown = {"": "(no text)", "$a^{broken$ \\frac": "$a^{broken$ \\frac", "\t\u4e00": "\u4e00"}
+    for program, text in shown.items():
         figure = plot_solution(task, program, (None, None), digits=False)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("warnings.warn", lambda *args, **options: None)  # a font without some sign is no fault
             figure.canvas.draw()
+        assert text in texts(figure)
 
 
 def test_outputs_of_another_number_are_refused(task):

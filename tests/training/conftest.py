@@ -4,7 +4,6 @@ import hashlib
 import random
 
 import pytest
-import torch
 
 from utils.core import repro
 from utils.core.checkpoints import Checkpoints
@@ -48,13 +47,9 @@ def digest(weights):
     return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in weights.values())).hexdigest()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread):
+    """Of every test here."""
 
 
 @pytest.fixture(scope="session")

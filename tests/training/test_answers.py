@@ -19,14 +19,6 @@ SHORT = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def hugging_face(tmp_path):
     """The folder of a tokenizer of 97 words."""

@@ -22,14 +22,6 @@ WORDS = {"classifier": ("classifier_smoke", {"kind": "wordpiece", "vocab_size": 
          "seq2seq": ("t5_seq2seq_smoke", {"kind": "t5", "vocab_size": 380})}  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def recipe(request, tmp_path):
     """Of a task, on 80 rows: a sentence, and the colour in it."""

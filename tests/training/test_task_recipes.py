@@ -24,14 +24,6 @@ SHORT = {
 COLOURS = ("red", "green", "blue", "white")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """240 rows: a sentence, its second word, and which colour it names."""

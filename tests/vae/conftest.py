@@ -39,15 +39,6 @@ def vae_recipe(grid_folder):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Tensors this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def vae_trained(vae_recipe, tmp_path_factory):
     """The recipe's run, its best weights in its model."""

@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 Build = Callable[[], nn.Module]
 V, T, C = 211, 64, 64
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny models: the threads' waiting costs more than they share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread):
+    """Of every test here."""
 
 
 def our(name: str) -> Build:
