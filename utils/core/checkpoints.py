@@ -172,6 +172,12 @@ def judged(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     return sorted(found, key=lambda one: (one.metric, -one.step))
 
 
+def union(near: list[Checkpoint], far: list[Checkpoint]) -> list[Checkpoint]:
+    """By step; of two of one step the near one."""
+    found = {one.step: one for one in (*far, *near)}
+    return [found[step] for step in sorted(found)]
+
+
 def _set_aside(path: Path, step: int, error: Exception) -> None:
     aside = path.with_suffix(".damaged")
     shutil.rmtree(aside, ignore_errors=True)

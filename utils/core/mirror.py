@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from utils.core.checkpoints import Checkpoint, Checkpoints, judged
+from utils.core.checkpoints import Checkpoint, Checkpoints, judged, union
 
 log = logging.getLogger(__name__)
 DRIVE = Path("/content/drive")
@@ -68,7 +68,7 @@ class Mirror:
     def all(self) -> list[Checkpoint]:
         """Those of both places by step, unverified; of two of one step the local one. The far place is remembered."""
         far = self._read_far() if self._far_known is None else self._far_known
-        return _union(self.local.all(), far)
+        return union(self.local.all(), far)
 
     def last(self) -> Checkpoint | None:
         """The newest of both places that verifies."""
@@ -80,7 +80,7 @@ class Mirror:
 
     def _first_sound(self, ordered: Callable[[list[Checkpoint]], list[Checkpoint]]) -> Checkpoint | None:
         self.wait()  # nothing is moved while we look
-        while found := ordered(_union(self.local.all(), self._read_far())):
+        while found := ordered(union(self.local.all(), self._read_far())):
             place = self.local if found[0].path.parent == self.local.folder else self.far
             if place.sound(found[0]):
                 return found[0]
@@ -123,7 +123,7 @@ class Mirror:
         """Local ones that pruning would leave among those of both places, and that the far place lacks."""
         near, far = self.local.all(), self._read_far()
         there = {one.step: one.sha256 for one in far}
-        kept = {one.path for one in self.local.kept(_union(near, far))}
+        kept = {one.path for one in self.local.kept(union(near, far))}
         return [one for one in near if one.path in kept and there.get(one.step) != one.sha256]
 
     def _copy_all(self) -> None:
@@ -172,9 +172,3 @@ class Mirror:
                 "%s. It is safe in %s; training goes on, and copying is tried again.",
                 attempt.outcome.exception(), self.local.folder,
             )  # fmt: skip
-
-
-def _union(near: list[Checkpoint], far: list[Checkpoint]) -> list[Checkpoint]:
-    """By step; of two of one step the near one."""
-    found = {one.step: one for one in (*far, *near)}
-    return [found[step] for step in sorted(found)]

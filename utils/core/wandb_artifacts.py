@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.core.checkpoints import Checkpoint, Checkpoints
+from utils.core.checkpoints import Checkpoint, Checkpoints, judged, union
 from utils.core.redact import redacted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class WandbArtifacts:
         every = self._every(checkpoint)
         aliases = [f"step-{checkpoint.step}"]
         aliases += ["last"] if checkpoint.step == every[-1].step else []
-        aliases += ["best"] if checkpoint.step in [one.step for one in _best(every)] else []
+        aliases += ["best"] if checkpoint.step in [one.step for one in judged(every)[:1]] else []
         facts = {"step": checkpoint.step, "metric": checkpoint.metric}
         artifact = wandb.Artifact(f"model-{self.run.id}", "model", metadata=facts)
         # Offline the files are read where they lie when they are synced; online a copy is made, that pruning spares.
@@ -83,13 +83,12 @@ class WandbArtifacts:
         disk, and not yet in the run's folder (`core.mirror`)."""
         there = Checkpoints(self.run.path / "checkpoints").all()
         here = Checkpoints(checkpoint.path.parent).all()
-        found = {one.step: one for one in (*there, *here, checkpoint)}
-        return [found[step] for step in sorted(found)]
+        return union([*here, checkpoint], there)
 
     def _kept(self) -> Sequence[Checkpoint]:
         """The last and the best checkpoint, as far as they are not there yet."""
         every = Checkpoints(self.run.path / "checkpoints").all()
-        kept = {one.step: one for one in (*every[-1:], *_best(every))}
+        kept = {one.step: one for one in (*every[-1:], *judged(every)[:1])}
         return [one for step, one in sorted(kept.items()) if step not in self.told]
 
     def _lasting(self, checkpoint: Checkpoint) -> Path:
@@ -109,9 +108,3 @@ class WandbArtifacts:
 
     def _upload(self, call: Any, artifact: Any, **options: Any) -> None:
         self.uploads.append(self.uploader.submit(call, artifact, **options))
-
-
-def _best(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The one of the lowest metric, the later of two equals; [] where none was judged."""
-    judged = [one for one in checkpoints if one.metric is not None and one.metric == one.metric]
-    return [min(judged, key=lambda one: (one.metric, -one.step))] if judged else []

@@ -51,11 +51,21 @@ class WandbTracker(Tracker):
         self._axes()
         self._show()
         for record in records:
-            self.log(record)
+            self._take(record)
+        if records:
+            self._note(records[-1]["step"])
 
     # What is told while a run is under way
 
     def log(self, record: Mapping[str, Any]) -> None:
+        self._take(record)
+        self._note(record["step"])
+
+    def _note(self, step: int) -> None:
+        """Keep how far W&B has been told, for the next session."""
+        (self.folder / "told").write_text(str(max(step, self.known)))
+
+    def _take(self, record: Mapping[str, Any]) -> None:
         step = record["step"]
         values = {name: value for name, value in record.items() if name not in ("step", "time") and value is not None}
         self._history(step, values)
@@ -66,7 +76,6 @@ class WandbTracker(Tracker):
                 curve.append((step, self.latest[f"train/{name}"], values[f"validation/{name}"]))
                 if not self.offline and len(curve) <= CHARTS_LIVE:
                     self._chart(name)
-        (self.folder / "told").write_text(str(max(step, self.known)))
 
     def sample(self, step: int, texts: Mapping[str, str]) -> None:
         import wandb

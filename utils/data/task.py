@@ -13,6 +13,7 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,7 +125,7 @@ class TaskData:
         """Names of the classes of a classifier."""
         return tuple(self.metadata.get("classes", ()))
 
-    @property
+    @cached_property
     def special(self) -> Special:
         return special_of(self.tokenizer)
 

@@ -73,10 +73,9 @@ def beside(run: Run, metric: str = "validation/loss", *, most: int = 6) -> Compa
 
     A run that has no such metric yet, such as one that stopped before its first evaluation, is left out with a note.
     """
-    data = [run.config.get(key) for key in DATA]
-    alike = [one for one in Run.all(run.path.parent) if [one.config.get(key) for key in DATA] == data]
-    towards = direction(metric, "auto")
-    scored = {one: score(one.metrics()[metric], towards) for one in alike if metric in one.metrics()}
+    data, towards = _data(run), direction(metric, "auto")
+    frames = {one: one.metrics() for one in Run.all(run.path.parent) if _data(one) == data}
+    scored = {one: score(frame[metric], towards) for one, frame in frames.items() if metric in frame}
     others = [one for one, found in scored.items() if found is not None and one.path != run.path]
     best = sorted(others, key=lambda one: scored[one].best, reverse=towards == "higher")[: most - 1]
     if any(one.path == run.path and found is not None for one, found in scored.items()):
@@ -86,6 +85,12 @@ def beside(run: Run, metric: str = "validation/loss", *, most: int = 6) -> Compa
         return Nothing(f"{note} Nor has any run beside it.")
     found = compare_runs(best, metric)
     return replace(found, notes=[note, *found.notes])
+
+
+def _data(run: Run) -> list[Any]:
+    """What a run was trained for, and on."""
+    config = run.config
+    return [config.get(key) for key in DATA]
 
 
 def _group(values: dict[str, Any]) -> str:

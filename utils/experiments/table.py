@@ -28,13 +28,30 @@ DEPTH = 3  # folders down from the root in which runs are looked for
 
 
 @dataclass(frozen=True)
+class _Read:
+    """What a row needs of a run's folder, read once."""
+
+    settings: dict[str, Any]
+    metrics: pandas.DataFrame
+    hours: float
+    status: str
+    last: int
+    """step at which it ended, as its events say"""
+    sessions: int
+
+    @classmethod
+    def of(cls, run: Run) -> _Read:
+        return cls(settings(run), run.metrics(), hours(run), *ended(run), len(run.stamp["sessions"]))
+
+
+@dataclass(frozen=True)
 class ExperimentTable:
     """The runs under a root, and the folders that could not be read, each with its reason."""
 
     root: Path
     runs: list[Run]
-    metrics: dict[str, pandas.DataFrame]
-    """run id -> `run.metrics()`"""
+    read: dict[str, _Read]
+    """by the run's id"""
     unreadable: dict[str, str]
     """folder -> reason"""
     metric: str | None = None
@@ -48,15 +65,15 @@ class ExperimentTable:
         data stand together, the best first; which is named where there are several."""
         import pandas
 
-        names = dict.fromkeys(name for frame in self.metrics.values() for name in frame)
+        names = dict.fromkeys(name for one in self.read.values() for name in one.metrics)
         shown = [name for name in names if name.startswith("validation/")] or ["train/loss"]
         shown = sorted(shown, key=lambda name: (name not in PREFERRED, name))
         if self.metric is not None:
             shown = [self.metric, *(name for name in shown if name != self.metric)]
-        kinds = [str(purpose(settings(run))) for run in self.runs]
+        kinds = [str(purpose(self.read[run.id].settings)) for run in self.runs]
         table = pandas.DataFrame([self._row(run, shown) for run in self.runs])
         if len(set(kinds)) > 1:
-            told = [_told(settings(run)) for run in self.runs]
+            told = [_told(self.read[run.id].settings) for run in self.runs]
             table.insert(1, "task and data", told)
         if table.empty:
             return table
@@ -74,23 +91,23 @@ class ExperimentTable:
         Raises `RunError` where no run has it (but for those that every run comes to, `PREFERRED`), or where its name
         does not say which way is better and `better` does not either.
         """
-        known = sorted({name for frame in self.metrics.values() for name in frame})
+        known = sorted({name for one in self.read.values() for name in one.metrics})
         if metric not in known and metric not in PREFERRED:
             raise RunError(f"No run under {self.root} has {metric}; logged are: {', '.join(known) or 'none'}.")
         direction(metric, better)
         return replace(self, metric=metric, better=better)
 
     def _row(self, run: Run, shown: list[str]) -> dict[str, Any]:
-        frame = self.metrics[run.id]
-        status, last = ended(run)
+        read = self.read[run.id]
+        frame = read.metrics
         row = {
             "run": run.path.relative_to(self.root).as_posix(),
             "started": run.created[:16].replace("T", " "),
-            "status": status,
-            "sessions": len(run.stamp["sessions"]),
-            "steps": max(int(frame.index[-1]) if len(frame) else 0, last),
-            "hours": round(hours(run), 4),
-            "seed": ", ".join(dict.fromkeys(map(str, seeds(settings(run)).values()))),
+            "status": read.status,
+            "sessions": read.sessions,
+            "steps": max(int(frame.index[-1]) if len(frame) else 0, read.last),
+            "hours": round(read.hours, 4),
+            "seed": ", ".join(dict.fromkeys(map(str, seeds(read.settings).values()))),
         }
         return row | {name: self._value(frame, name) for name in shown}
 
@@ -130,19 +147,18 @@ def experiment_table(root: str | Path, *, sort: str | None = None, better: Bette
     root = Path(root).expanduser().resolve()
     if not root.is_dir():
         raise RunError(f"No folder {root}; expected one with runs in it.")
-    runs, metrics, unreadable = [], {}, {}
+    runs, read, unreadable = [], {}, {}
     for folder in _folders(root, DEPTH):
         try:
             run = Run.open(folder)
-            found = run.metrics()
-            run.config.items(), hours(run), ended(run)  # the rest of what a row is made of
+            found = _Read.of(run)
         except (RunError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             unreadable[folder.relative_to(root).as_posix()] = " ".join(f"{type(error).__name__}: {error}".split())
         else:
             runs.append(run)
-            metrics[run.id] = found
+            read[run.id] = found
     runs.sort(key=lambda run: (run.created, run.id))
-    table = ExperimentTable(root, runs, metrics, unreadable)
+    table = ExperimentTable(root, runs, read, unreadable)
     return table if sort is None else table.sort(sort, better=better)
 
 

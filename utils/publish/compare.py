@@ -76,11 +76,6 @@ class Proof:
         return max((row["max difference"] for row in self.rows), default=None)
 
     @property
-    def latency(self) -> float | None:
-        """Milliseconds, the median over the inputs."""
-        return statistics.median(row["latency ms"] for row in self.rows) if self.rows else None
-
-    @property
     def check(self) -> Check:
         import pandas
 

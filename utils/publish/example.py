@@ -8,13 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.models.exportable import Exportable
+from utils.models.huggingface import AUTO
 
-AUTO = {
-    "causal_lm": "AutoModelForCausalLM",
-    "masked_lm": "AutoModelForMaskedLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "classifier": "AutoModelForSequenceClassification",
-}
 DOES = {
     "causal_lm": "goes on with a prompt",
     "masked_lm": "guesses the masked token of a text",

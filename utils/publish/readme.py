@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.publish.manifest import BESIDE, names
+from utils.publish.measured import shown
 
 
 def readme(folder: Path, about: Mapping[str, Any]) -> str:
     """What the folder holds, until a model card takes its place."""
-    numbers = "".join(f"| {name} | {_number(value)} |\n" for name, value in about["metrics"].items())
+    numbers = "".join(f"| {name} | {shown(value)} |\n" for name, value in about["metrics"].items())
     which = (
         f"of run {about['run']['id']}. {about['note']}" if about["note"] else f"the best of run {about['run']['id']}."
     )
@@ -25,13 +26,6 @@ def readme(folder: Path, about: Mapping[str, Any]) -> str:
     return _README.format(
         **about, rows=rows, which=which, numbers=numbers or "| none were logged | |\n", states=states or "- none\n"
     )
-
-
-def _number(value: float | Mapping[str, float]) -> str:
-    """A metric, with the ends of its 95% interval where that was measured."""
-    if isinstance(value, Mapping):
-        return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
-    return f"{value:.4g}"
 
 
 def _meaning(name: str) -> str:

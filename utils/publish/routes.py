@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -69,8 +70,8 @@ class Service:
         return app
 
     async def page(self) -> Response:
-        text = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
+        text, policy = _page()
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     async def health(self) -> Response:
         alive = self.batcher.alive
@@ -108,11 +109,13 @@ async def _not_here(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": told, "error_type": "validation"}, error.status_code, error.headers)
 
 
-def _policy(page: str) -> str:
-    """What a browser lets the page do: run its own script, and ask this server."""
+@functools.cache
+def _page() -> tuple[str, str]:
+    """The page, and what a browser lets it do: run its own script, and ask this server."""
+    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
+    return page, (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:;"
         " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from utils.arc.grids import SIDE
-from utils.core.checkpoints import Checkpoints
 from utils.core.run import Run
 from utils.models.exportable import Exportable
 from utils.rl.hf_tokenizer import HFTokenizer
 from utils.rl.judgement import AFTER
 from utils.rl.pieces import Pieces
 from utils.rl.recipes import Trained, open_trained
+from utils.rl.reference import kept_in
 from utils.rl.tiny import PARTS, GridGPT, views_of
 from utils.rl.vocabulary import PieceTokenizer
 from utils.training.exportable import described, metrics_at, named, origin_of, results
@@ -66,8 +66,8 @@ def start_of(trained: Trained) -> dict[str, Tensor]:
     """What `ppo evaluate` compares with: of a tiny policy without adapters, whose names stay, the run's reference."""
     if trained.recipe.policy.kind != "tiny" or trained.recipe.policy.lora is not None:
         return {}
-    kept = Checkpoints(trained.run.path / "checkpoints" / "reference", keep_last=1).last()
-    return {} if kept is None else kept.load()
+    start = kept_in(trained.run).last()
+    return {} if start is None else start.load()
 
 
 def save_tokenizer(tokenizer: PieceTokenizer | HFTokenizer, folder: Path) -> None:

@@ -83,29 +83,30 @@ def keep_reference(reference: Reference, run: Run, fabric: Fabric, *, fresh: boo
     """
     if fresh:
         if fabric.is_global_zero:
-            kept = _kept(run)
+            kept = kept_in(run)
             kept.folder.mkdir(exist_ok=True)
             kept.save(0, reference.state_dict())
         fabric.barrier()
         return
-    _load(reference, run, fabric.broadcast(_kept(run).last() if fabric.is_global_zero else None))
+    _load(reference, run, fabric.broadcast(kept_in(run).last() if fabric.is_global_zero else None))
 
 
 def put_back_start(policy: CodePolicy, run: Run) -> None:
     """Give a newly built policy the weights that a run of it began with. Raises `RunError` where they are gone."""
     reference = Reference(policy)
-    _load(reference, run, _kept(run).last())
+    _load(reference, run, kept_in(run).last())
     reference.put_back()
 
 
 def _load(reference: Reference, run: Run, saved: Checkpoint | None) -> None:
     if saved is None:
         raise RunError(
-            f"{run.path.name} has lost the weights of its reference, {_kept(run).folder}, which it began with. Bring"
+            f"{run.path.name} has lost the weights of its reference, {kept_in(run).folder}, which it began with. Bring"
             " the folder back, or start a new run."
         )
     reference.load_state_dict(saved.load())
 
 
-def _kept(run: Run) -> Checkpoints:
+def kept_in(run: Run) -> Checkpoints:
+    """Where a run keeps the weights of its reference."""
     return Checkpoints(run.path / "checkpoints" / "reference", keep_last=1)

@@ -18,13 +18,14 @@ from torch import nn
 from utils.core import jsonl
 from utils.core.config import ConfigError
 from utils.data.collate import padded
-from utils.data.task import Task, TaskData, start_of
+from utils.data.task import Task, TaskData
 from utils.training.callbacks import Sampler
 from utils.training.classes import classification_metrics, predict_classes
 from utils.training.config import TrainConfig
 from utils.training.evaluate import evaluate
-from utils.training.generation import generate_seq2seq, generation_metrics, predict_texts
+from utils.training.generation import generate_seq2seq, generation_metrics, limits, predict_texts
 from utils.training.intervals import INTERVALS, Recorder
+from utils.training.judging import judged
 from utils.training.objectives import IGNORED, OBJECTIVES, Batch
 
 if TYPE_CHECKING:
@@ -102,10 +103,10 @@ def split_metrics(
     if task != "classifier":
         values.setdefault("perplexity", math.exp(min(values["loss"], 700)))
     if task == "classifier":
-        judged = classification_metrics(*predict_classes(model, split, config, fabric=fabric), data.classes)
-        values |= judged.metrics()
+        found = classification_metrics(*predict_classes(model, split, config, fabric=fabric), data.classes)
+        values |= found.metrics()
     if task == "seq2seq" and data.config.target:
-        texts = predict_texts(model, split, config, data.tokenizer.decode, **_limits(data), fabric=fabric)
+        texts = predict_texts(model, split, config, data.tokenizer.decode, **limits(data), fabric=fabric)
         values |= generation_metrics(*texts).metrics()
     return values
 
@@ -161,13 +162,9 @@ def _pair(data: TaskData, text: str) -> list[str]:
 
 
 def _in_eval(model: nn.Module, data: TaskData, batch: Batch) -> list[str]:
-    device, mode = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return _said(model, data, {name: value.to(device) for name, value in batch.items()})
-    finally:
-        model.train(mode)
+    device = next(model.parameters()).device
+    with judged(model), torch.no_grad():
+        return _said(model, data, {name: value.to(device) for name, value in batch.items()})
 
 
 def answer_sampler(run: Run, data: TaskData, rows: int = 3) -> Sampler:
@@ -182,17 +179,6 @@ def answer_sampler(run: Run, data: TaskData, rows: int = 3) -> Sampler:
         return text
 
     return sample
-
-
-def _limits(data: TaskData) -> dict[str, int]:
-    """How far a seq2seq model may go on."""
-    longest = data.config.longest("seq2seq") if data.config.target else data.config.block_size
-    special = data.special
-    return {
-        "start_id": start_of(data.config, special),
-        "eos_id": special.end,
-        "max_new_tokens": data.config.max_target_length or longest,
-    }
 
 
 def _text(data: TaskData, ids: list[int]) -> str:
@@ -220,7 +206,7 @@ def _rows(data: TaskData, batch: Batch) -> list[dict[str, str]]:
 def _said(model: nn.Module, data: TaskData, batch: Batch) -> list[str]:
     """What a model says of each row of a batch."""
     if data.task == "seq2seq":
-        return [_text(data, row) for row in generate_seq2seq(model, batch, **_limits(data))]
+        return [_text(data, row) for row in generate_seq2seq(model, batch, **limits(data))]
     logits = model(**{name: value for name, value in batch.items() if name != "labels"}).float()
     if data.task == "classifier":
         best = logits.softmax(-1).max(-1)

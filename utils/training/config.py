@@ -113,6 +113,11 @@ class TrainConfig(Config):
                 )
         return self
 
+    @property
+    def eval_rows(self) -> int:
+        """Rows of a forward pass of an evaluation."""
+        return self.eval_batch_size or self.micro_batch_size or self.batch_size
+
     def arithmetic(self) -> dict[str, Any]:
         """The settings that decide the weights: a run resumed with others would be another experiment."""
         return self.model_dump(mode="json", exclude=set(DECIDES_NO_WEIGHT))

@@ -63,7 +63,7 @@ def evaluate(
     """
     fabric = fabric or make_fabric(choose(config.device, config.precision))
     limit = limit or evaluation_rows()
-    rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
+    rows = config.eval_rows
     mode = model.training
     model.to(fabric.device).eval()
     means = WeightedMeans()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -52,14 +53,9 @@ class Evaluations:
         if config.patience and progress.evaluations_since >= config.patience and not progress.finished:
             progress.finished = f"stopped early after {progress.step} steps"
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """How many batches of an evaluation fall to each process."""
         config = self.config
-        batches = self.data.validation.num_batches(self.batch_rows)
+        batches = self.data.validation.num_batches(config.eval_rows)
         return -(-min(batches, config.eval_batches or batches) // self.fabric.world_size)
-
-    @property
-    def batch_rows(self) -> int:
-        config = self.config
-        return config.eval_batch_size or config.micro_batch_size or config.batch_size

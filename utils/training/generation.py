@@ -24,6 +24,8 @@ from utils.training.objectives import IGNORED, Batch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from utils.data.task import TaskData
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +54,19 @@ class Generation:
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{name}: {html.escape(value)}</li>" for name, value in self.signatures.items())
         return f"<p>{self}</p><ul>{notes}</ul>"
+
+
+def limits(data: TaskData) -> dict[str, int]:
+    """Where a seq2seq model begins, and how far it may go on: arguments of `predict_texts`."""
+    from utils.data.task import start_of
+
+    longest = data.config.longest("seq2seq") if data.config.target else data.config.block_size
+    special = data.special
+    return {
+        "start_id": start_of(data.config, special),
+        "eos_id": special.end,
+        "max_new_tokens": data.config.max_target_length or longest,
+    }
 
 
 def predict_texts(

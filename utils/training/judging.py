@@ -31,7 +31,7 @@ def over(
     batches: int | None = None,
 ) -> tuple[list, list]:
     """`answer`'s two lists, one entry an example, over a split in its order; each process answers for its batches."""
-    rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
+    rows = config.eval_rows
     model.to(fabric.device)
     own: list[tuple[list, list]] = []
     with judged(model), torch.no_grad(), repro.preserved_rng():

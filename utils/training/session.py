@@ -210,7 +210,7 @@ class Session:
         if not self.budget.limited or self.progress.finished:
             return False
         seconds = self.budget.longest["step"] * self.fabric.world_size / self.config.batch_size  # a row
-        rows = self.evaluations.batches * self.evaluations.batch_rows
+        rows = self.evaluations.batches * self.config.eval_rows
         self.budget.guess("evaluation", rows * seconds)
         more = self.saver.copy_seconds() + (self.budget.longest.get("checkpoint", 0.0) if due else 0.0)
         return self.fabric.broadcast(self.budget.spent(more))

@@ -36,7 +36,7 @@ def task_metrics(
     if judge is None:
         return {}
     most = limit.most if limit is not None else None
-    rows = config.eval_batch_size or config.micro_batch_size or config.batch_size
+    rows = config.eval_rows
     config = config.replace(eval_batch_size=min(rows, most or rows))
     try:
         return judge(model, data, config, fabric)
@@ -58,16 +58,13 @@ def _classes(model: nn.Module, data: Any, config: TrainConfig, fabric: Fabric) -
 
 
 def _texts(model: nn.Module, data: Any, config: TrainConfig, fabric: Fabric) -> dict[str, float]:
-    from utils.data.task import start_of
-    from utils.training.generation import generation_metrics, predict_texts
+    from utils.training.generation import generation_metrics, limits, predict_texts
 
     if not data.config.target:  # spans of a text: there is no answer to write
         return {}
     batches = -(-ROWS // config.eval_batch_size)
     batches = min(batches, config.eval_batches or batches)
-    asked, special = data.config, data.special
     texts = predict_texts(
-        model, data.validation, config, data.tokenizer.decode, start_id=start_of(asked, special), eos_id=special.end,
-        max_new_tokens=asked.max_target_length or asked.longest("seq2seq"), batches=batches, fabric=fabric,
-    )  # fmt: skip
+        model, data.validation, config, data.tokenizer.decode, **limits(data), batches=batches, fabric=fabric
+    )
     return generation_metrics(*texts).metrics()
